@@ -1,0 +1,3 @@
+//! The `host-local` plugin.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `bridge` plugin.
+
+fn main() {}

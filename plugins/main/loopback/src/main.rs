@@ -1,0 +1,3 @@
+//! The `loopback` plugin.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `firewall` plugin.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `portmap` plugin.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `tuning` plugin.
+
+fn main() {}
