@@ -276,4 +276,9 @@ impl ValidAttachments {
     pub fn contains(&self, container_id: &str, ifname: &str) -> bool {
         self.0.iter().any(|(id, name)| id == container_id && name == ifname)
     }
+
+    /// Whether any interface of the container is in use: for state whose format does not tell the interface.
+    pub fn contains_container(&self, container_id: &str) -> bool {
+        self.0.iter().any(|(id, _)| id == container_id)
+    }
 }

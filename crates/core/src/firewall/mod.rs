@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use cni::{Cidr, LinkName, NetworkName};
+use cni::{Cidr, LinkName, NetworkName, ValidAttachments};
 use serde::{Deserialize, Serialize};
 
 use crate::owner::Owner;
@@ -228,6 +228,12 @@ pub trait Firewall {
     /// `addresses` are those of prevResult, where there is one.
     fn remove_owner(&mut self, owner: &Owner, role: Role, addresses: &[IpAddr]) -> Result<(), FirewallError>;
 
-    /// Removes what belongs to owners in `network` that are not `valid`, the Go suite's included where its comments tell.
-    fn collect(&mut self, network: &NetworkName, role: Role, valid: &dyn Fn(&Owner) -> bool) -> Result<(), FirewallError>;
+    /// Removes what belongs to owners in `network` that are not `valid`, the Go suite's included where its comments tell. Where they
+    /// tell the container only, one listed interface of it keeps everything of that container.
+    fn collect(
+        &mut self,
+        network: &NetworkName,
+        role: Role,
+        valid: &ValidAttachments,
+    ) -> Result<(), FirewallError>;
 }
