@@ -1,1 +1,5 @@
 //! Container networking on Linux.
+
+pub mod conntrack;
+pub mod nfnetlink;
+pub mod nft;

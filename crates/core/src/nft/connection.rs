@@ -1,0 +1,147 @@
+//! Committing transactions.
+
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::Error;
+use super::abi;
+use super::transaction::{Operation, Transaction};
+use crate::nfnetlink::{self, Message, Received, Refusal, Socket};
+
+/// A connection to the `nf_tables` of one network namespace: the one the calling thread was in when it opened it.
+///
+/// Closing it (dropping it) is when the kernel makes the caller wait for earlier deletions: see [`Transaction`].
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) socket: Socket,
+    /// Whether to try `NFT_MSG_DESTROY*`, which Linux 6.3 introduced.
+    destroy: bool,
+}
+
+impl Connection {
+    /// Connects; every call fails once `deadline` has passed.
+    pub fn open(deadline: Instant) -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(deadline)?, destroy: true })
+    }
+
+    /// Treats the kernel as one older than 6.3, which has no tolerant deletions. Such a kernel is recognised anyway; this is
+    /// for testing what is done then.
+    pub fn assume_no_destroy(&mut self) {
+        self.destroy = false;
+    }
+
+    /// Makes all changes of the transaction, or none.
+    ///
+    /// On a kernel older than 6.3 *destroy* operations are tried as deletions; those that find nothing to delete make the kernel
+    /// refuse the transaction, which is then repeated without them.
+    ///
+    /// # Errors
+    /// The first refusal, naming the operation and the object. Only after [`nfnetlink::Error::TimedOut`] and
+    /// [`nfnetlink::Error::Lost`] it is not known whether the changes were made.
+    pub fn commit(&mut self, transaction: &Transaction) -> Result<(), Error> {
+        transaction.fault()?;
+        let mut pending: Vec<&Operation> = transaction.operations.iter().collect();
+        while !pending.is_empty() {
+            let mut refusals = self.batch(&pending, transaction.generation)?;
+            let is_unknown = |(index, refusal): &(usize, Refusal)| {
+                let operation: &Operation = pending[*index];
+                operation.destroy.is_some() && refusal.errno == Errno::EINVAL
+            };
+            if self.destroy && refusals.iter().any(is_unknown) {
+                self.destroy = false;
+                continue;
+            }
+            let is_tolerable = |(index, refusal): &(usize, Refusal)| {
+                let operation: &Operation = pending[*index];
+                operation.destroy.is_some() && refusal.errno == Errno::ENOENT
+            };
+            if let Some(first) = refusals.iter().position(|refusal| !is_tolerable(refusal)) {
+                let (index, refusal) = refusals.swap_remove(first);
+                return Err(refusal.into_error(&pending[index].what, &pending[index].request).into());
+            }
+            if refusals.is_empty() {
+                return Ok(());
+            }
+            let mut index = 0..;
+            pending.retain(|_| {
+                let index = index.next();
+                !refusals.iter().any(|(refused, _)| Some(*refused) == index)
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends one batch, and gives what the kernel refused of it: the index of the operation, in order, and why.
+    ///
+    /// The kernel works through the whole batch even after a refusal, reports each, and then applies all or nothing. Only the
+    /// last operation asks for an acknowledgement: refusals are reported unasked, and before it, so that the number of answers
+    /// does not grow with the size of the batch and cannot overflow the receive buffer.
+    fn batch(
+        &mut self,
+        operations: &[&Operation],
+        generation: Option<u32>,
+    ) -> Result<Vec<(usize, Refusal)>, Error> {
+        let what = match operations {
+            [only] => only.what.clone(),
+            [first, rest @ ..] => format!("{} (and {} more changes)", first.what, rest.len()),
+            [] => return Ok(Vec::new()),
+        };
+        let last = operations.len() - 1;
+        let begin = self.socket.reserve(u32::try_from(operations.len() + 2).unwrap_or(u32::MAX));
+
+        let mut bytes = Vec::new();
+        let mut sequence = begin..;
+        let mut next = || sequence.next().unwrap_or_default();
+        let mut boundary = Message::new(abi::batch::BEGIN, 0, 0);
+        boundary.resource = u16::from(abi::batch::SUBSYSTEM);
+        let mut start = boundary.clone();
+        if let Some(generation) = generation {
+            start.attributes.be32(abi::batch::GENID, generation);
+        }
+        start.encode(&mut bytes, next(), 0);
+        for (index, operation) in operations.iter().enumerate() {
+            let acknowledge = if index == last { libc::NLM_F_ACK } else { 0 };
+            match operation.destroy.filter(|_| self.destroy) {
+                Some(destroy) => {
+                    let kind = u16::from_be_bytes([abi::batch::SUBSYSTEM, destroy]);
+                    Message { kind, ..operation.request.clone() }.encode(&mut bytes, next(), acknowledge);
+                }
+                None => operation.request.encode(&mut bytes, next(), acknowledge),
+            }
+        }
+        boundary.kind = abi::batch::END;
+        boundary.encode(&mut bytes, next(), 0);
+        self.socket.send(&bytes, &what)?;
+
+        let mut refusals = Vec::new();
+        let mut refused_whole = None;
+        let complete = self.socket.receive(&what, |number, received| {
+            let Some(position) =
+                number.checked_sub(begin).and_then(|position| usize::try_from(position).ok())
+            else {
+                return false; // left over from an earlier request
+            };
+            match received {
+                // The batch itself: no nf_tables in this kernel, no permission, another generation, no memory.
+                Received::Refused(refusal) if position == 0 => {
+                    refused_whole = Some(refusal);
+                    return true;
+                }
+                Received::Refused(refusal) => refusals.push((position - 1, refusal)),
+                Received::Done | Received::Data(_) => {}
+            }
+            position == last + 1
+        })?;
+        match (refused_whole, generation) {
+            (Some(Refusal { errno: Errno::ERESTART, .. }), Some(generation)) => {
+                Err(Error::Conflict { generation })
+            }
+            (Some(refusal), _) => Err(refusal.into_error(&what, &start).into()),
+            (None, _) if !complete && refusals.is_empty() => {
+                Err(nfnetlink::Error::Lost { operation: what }.into())
+            }
+            (None, _) => Ok(refusals),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Reading the ruleset back.
+
+use super::abi;
+use super::connection::Connection;
+use super::set::{Element, RawElement, Set, assemble};
+use super::table::{Base, ChainType, Family, Hook, Policy, Table};
+use super::transaction::{elements_of, new};
+use super::value::Concatenation;
+use super::{Error, Value, userdata};
+use crate::nfnetlink::{self, Answer, Message, be32, be64, find, parse, text};
+
+/// A table that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Family and name.
+    pub table: Table,
+    /// Its comment.
+    pub comment: Option<String>,
+}
+
+/// A chain that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainInfo {
+    /// The table it is in.
+    pub table: Table,
+    /// Its name.
+    pub name: String,
+    /// For a base chain: where it is attached. `None` too for one at a hook this library does not know.
+    pub base: Option<Base>,
+    /// Its comment.
+    pub comment: Option<String>,
+}
+
+/// A rule that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// Its number, unique in the table for as long as the table exists; what deletions name it by.
+    pub handle: u64,
+    /// Its comment.
+    pub comment: Option<String>,
+    /// Its expressions as the kernel encodes them (`NFTA_RULE_EXPRESSIONS`).
+    pub expressions: Vec<u8>,
+}
+
+impl Connection {
+    /// The number of the current ruleset generation of the network namespace: it grows with every commit of anybody.
+    /// See [`Transaction::expect_generation`](super::Transaction::expect_generation).
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        let request = new(abi::message::GETGEN, 0, Family::Inet);
+        let read = |answer: Answer<'_>| find(answer.attributes, abi::generation::ID).and_then(be32);
+        let found = self.socket.query(&request, &"read the ruleset generation", read)?;
+        Ok(found.first().copied().unwrap_or_default())
+    }
+
+    /// The table of that family and name, if it exists.
+    pub fn table(&mut self, table: &Table) -> Result<Option<TableInfo>, Error> {
+        let mut request = new(abi::message::GETTABLE, 0, table.family);
+        request.attributes.string(abi::table::NAME, &table.name);
+        self.get(&request, &format!("look for table '{table}'"), read_table)
+    }
+
+    /// All tables, of all families.
+    pub fn tables(&mut self) -> Result<Vec<TableInfo>, Error> {
+        let mut request = new(abi::message::GETTABLE, libc::NLM_F_DUMP, Family::Inet);
+        request.family = 0;
+        Ok(self.socket.query(&request, &"list tables", read_table)?)
+    }
+
+    /// The chain of that name, if it and its table exist. The cost does not depend on how many chains there are.
+    pub fn chain(&mut self, table: &Table, name: &str) -> Result<Option<ChainInfo>, Error> {
+        let mut request = new(abi::message::GETCHAIN, 0, table.family);
+        request.attributes.string(abi::chain::TABLE, &table.name).string(abi::chain::NAME, name);
+        self.get(&request, &format!("look for chain '{table} {name}'"), read_chain)
+    }
+
+    /// All chains of one family, or of all; also those of other programs, such as `iptables-nft` and firewalld. The chains of
+    /// `iptables-legacy` are not part of `nf_tables` and not listed.
+    pub fn chains(&mut self, family: Option<Family>) -> Result<Vec<ChainInfo>, Error> {
+        let mut request = new(abi::message::GETCHAIN, libc::NLM_F_DUMP, Family::Inet);
+        request.family = family.map_or(0, Family::number);
+        Ok(self.socket.query(&request, &"list chains", read_chain)?)
+    }
+
+    /// The rules of one chain, in their order. A chain that does not exist has none.
+    pub fn rules(&mut self, table: &Table, chain: &str) -> Result<Vec<RuleInfo>, Error> {
+        let mut request = new(abi::message::GETRULE, libc::NLM_F_DUMP, table.family);
+        request.attributes.string(abi::rule::TABLE, &table.name).string(abi::rule::CHAIN, chain);
+        let what = format!("list the rules of chain '{table} {chain}'");
+        let rules = self.socket.query(&request, &what, |answer| {
+            // Kernels older than 4.10 ignore the names in the request.
+            let named =
+                |kind, name: &str| find(answer.attributes, kind).is_some_and(|found| text(found) == name);
+            if !named(abi::rule::TABLE, &table.name) || !named(abi::rule::CHAIN, chain) {
+                return None;
+            }
+            read_rule(answer)
+        });
+        Ok(missing_is_empty(rules)?)
+    }
+
+    /// True if there is a set or map of that name, whatever its type.
+    pub fn has_set(&mut self, table: &Table, set: &Set) -> Result<bool, Error> {
+        let mut request = new(abi::message::GETSET, 0, table.family);
+        request.attributes.string(abi::set::TABLE, &table.name).string(abi::set::NAME, set.name());
+        let what = format!("look for {} '{table} {}'", set.noun(), set.name());
+        Ok(self.get(&request, &what, |_| Some(()))?.is_some())
+    }
+
+    /// The element with this key, if it, its set and its table exist; in a set of intervals, the one that contains the key.
+    /// The cost does not depend on how many elements there are.
+    pub fn element(&mut self, table: &Table, set: &Set, key: &[Value]) -> Result<Option<Element>, Error> {
+        let operation =
+            format!("look up '{}' in {} '{table} {}'", Concatenation(key), set.noun(), set.name());
+        let Some(encoded) = set.encode_key(key) else {
+            let reason = format!("the key is not of the type of the {}", set.noun());
+            return Err(Error::Unencodable { operation, reason });
+        };
+        let mut request = elements_of(abi::message::GETSETELEM, 0, table, set);
+        request.attributes.nest(abi::element::LIST_ELEMENTS, |list| set.encode_question(&encoded, list));
+        let found = self.socket.query(&request, &operation, |answer| read_elements(set, answer));
+        let raw = missing_is_empty(found)?.into_iter().flatten().collect();
+        Ok(assemble(set, raw).into_iter().next())
+    }
+
+    /// All elements of a set or map. One that does not exist has none. Elements whose type or verdict this library cannot
+    /// express, and the catch-all element, are left out.
+    pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
+        let mut request = elements_of(abi::message::GETSETELEM, 0, table, set);
+        request.flags = libc::NLM_F_DUMP;
+        let what = format!("list the elements of {} '{table} {}'", set.noun(), set.name());
+        let found = self.socket.query(&request, &what, |answer| read_elements(set, answer));
+        let raw = missing_is_empty(found)?.into_iter().flatten().collect();
+        Ok(assemble(set, raw))
+    }
+
+    fn get<T>(
+        &mut self,
+        request: &Message,
+        what: &str,
+        read: impl FnMut(Answer<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        Ok(missing_is_empty(self.socket.query(request, &what, read))?.into_iter().next())
+    }
+}
+
+/// Not finding something is an answer, not a failure.
+fn missing_is_empty<T>(found: Result<Vec<T>, nfnetlink::Error>) -> Result<Vec<T>, nfnetlink::Error> {
+    match found {
+        Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+fn read_table(answer: Answer<'_>) -> Option<TableInfo> {
+    let name = text(find(answer.attributes, abi::table::NAME)?);
+    Some(TableInfo {
+        table: Table::named(Family::from_number(answer.family)?, name),
+        comment: find(answer.attributes, abi::table::USERDATA).and_then(userdata::read_comment),
+    })
+}
+
+fn read_chain(answer: Answer<'_>) -> Option<ChainInfo> {
+    let get = |kind| find(answer.attributes, kind);
+    let family = Family::from_number(answer.family)?;
+    let base = || {
+        let attachment = get(abi::chain::HOOK)?;
+        let number = find(attachment, abi::chain::HOOK_NUMBER).and_then(be32)?;
+        let priority = find(attachment, abi::chain::HOOK_PRIORITY)?;
+        Some(Base {
+            kind: ChainType::from_name(text(get(abi::chain::TYPE)?)),
+            hook: Hook::from_number(family, number)?,
+            priority: i32::from_be_bytes(priority.try_into().ok()?),
+            policy: if get(abi::chain::POLICY).and_then(be32) == Some(0) {
+                Policy::Drop
+            } else {
+                Policy::Accept
+            },
+        })
+    };
+    Some(ChainInfo {
+        table: Table::named(family, text(get(abi::chain::TABLE)?)),
+        name: text(get(abi::chain::NAME)?),
+        base: base(),
+        comment: get(abi::chain::USERDATA).and_then(userdata::read_comment),
+    })
+}
+
+fn read_rule(answer: Answer<'_>) -> Option<RuleInfo> {
+    let get = |kind| find(answer.attributes, kind);
+    Some(RuleInfo {
+        handle: get(abi::rule::HANDLE).and_then(be64)?,
+        comment: get(abi::rule::USERDATA).and_then(userdata::read_comment),
+        expressions: get(abi::rule::EXPRESSIONS).unwrap_or_default().to_vec(),
+    })
+}
+
+fn read_elements(set: &Set, answer: Answer<'_>) -> Option<Vec<RawElement>> {
+    let list = find(answer.attributes, abi::element::LIST_ELEMENTS)?;
+    Some(parse(list).filter_map(|(_, element)| RawElement::decode(set, element)).collect())
+}
