@@ -1,0 +1,167 @@
+//! The few kernel requests a [`Host`](crate::Host) is built with, written as bytes.
+//!
+//! So that the kit needs no `ip` to set a scene (the demonstration runs on machines without it), and so that it shares
+//! no encoder with the code under test. Numbers are those of `linux/rtnetlink.h`, `linux/if_link.h`, `linux/veth.h`.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLMSG_ERROR: u16 = 2;
+
+const IFF_UP: u32 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 0x02;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_STATIC: u8 = 4;
+const RTN_UNICAST: u8 = 1;
+
+/// Sets a link of the calling thread's namespace up.
+pub(crate) fn set_up(link: &str) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, 0);
+    message.link_header(index_of(link)?, IFF_UP, IFF_UP);
+    message.transact()
+}
+
+/// Makes a veth pair: `name` here, `peer_name` in the namespace behind `peer_netns`.
+pub(crate) fn add_veth(name: &str, peer_name: &str, peer_netns: &std::fs::File) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+    message.link_header(0, 0, 0);
+    message.attribute(IFLA_IFNAME, &zero_ended(name));
+    message.nested(IFLA_LINKINFO, |info| {
+        info.attribute(IFLA_INFO_KIND, &zero_ended("veth"));
+        info.nested(IFLA_INFO_DATA, |data| {
+            data.nested(VETH_INFO_PEER, |peer| {
+                peer.link_header(0, 0, 0);
+                peer.attribute(IFLA_IFNAME, &zero_ended(peer_name));
+                peer.attribute(IFLA_NET_NS_FD, &peer_netns.as_raw_fd().to_ne_bytes());
+            });
+        });
+    });
+    message.transact()
+}
+
+/// Adds an address to a link; an IPv6 one is usable at once (no duplicate address detection).
+pub(crate) fn add_address(link: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
+    let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
+    message.bytes(&[family(address), prefix, flags, 0]);
+    message.bytes(&index_of(link)?.to_ne_bytes());
+    message.attribute(IFA_LOCAL, &octets(address));
+    message.attribute(IFA_ADDRESS, &octets(address));
+    message.transact()
+}
+
+/// Adds the default route of the gateway's family to the main table.
+pub(crate) fn add_default_route(gateway: IpAddr) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL);
+    message.bytes(&[family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST]);
+    message.bytes(&[0; 4]);
+    message.attribute(RTA_GATEWAY, &octets(gateway));
+    message.transact()
+}
+
+fn index_of(link: &str) -> io::Result<u32> {
+    Ok(if_nametoindex(link)?)
+}
+
+fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    u8::try_from(family as i32).expect("address families are small numbers")
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn zero_ended(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+/// One request: a header whose length is filled in when it is sent, then a fixed part and attributes.
+struct Message(Vec<u8>);
+
+impl Message {
+    fn new(kind: u16, flags: u16) -> Self {
+        let mut message = Self(vec![0; 4]);
+        message.bytes(&kind.to_ne_bytes());
+        message.bytes(&(NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
+        message.bytes(&[0; 8]); // sequence and port: one request per socket, nothing to tell apart
+        message
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn link_header(&mut self, index: u32, flags: u32, change: u32) {
+        self.bytes(&[0; 4]);
+        for field in [index, flags, change] {
+            self.bytes(&field.to_ne_bytes());
+        }
+    }
+
+    fn attribute(&mut self, kind: u16, value: &[u8]) {
+        self.nested(kind, |message| message.bytes(value));
+    }
+
+    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.bytes(&[0; 2]);
+        self.bytes(&kind.to_ne_bytes());
+        fill(self);
+        let length = u16::try_from(self.0.len() - start).expect("a short attribute");
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn transact(mut self) -> io::Result<()> {
+        let length = u32::try_from(self.0.len()).expect("a short message");
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        send(socket.as_raw_fd(), &self.0, MsgFlags::empty())?;
+        let mut answer = [0; 4096];
+        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        let answer = &answer[..length];
+        if length < 20 || answer[4..6] != NLMSG_ERROR.to_ne_bytes() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the kernel did not acknowledge a request",
+            ));
+        }
+        match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(-code)),
+        }
+    }
+}
