@@ -1,0 +1,52 @@
+# Every task a person runs. `make help` lists them.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+
+CARGO   ?= cargo
+DESTDIR ?=
+BINDIR  ?= /opt/cni/bin
+BIN     := bin
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test e2e e2e-kubelet install uninstall lint fmt doc clean help
+
+build: ## Build every plugin, release, static, into bin/
+	@tools/build $(BIN)
+
+demo: ## The main job on real input: two containers, a bridge, a published port. No root, nothing left behind
+	@demo/run
+
+test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing
+	@tools/test
+
+e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as root)
+	@e2e/run
+
+e2e-kubelet: build ## A real kubelet with containerd (builds the kubelet once, minutes)
+	@e2e/run kubelet
+
+install: build ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step
+	@tools/install-plugins $(BIN) '$(DESTDIR)$(BINDIR)'
+
+uninstall: ## Remove the plugins from $(DESTDIR)$(BINDIR)
+	@tools/install-plugins --remove $(BIN) '$(DESTDIR)$(BINDIR)'
+
+lint: ## Formatting, and clippy with warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+doc: ## The API documentation, into target/doc
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf $(BIN)
+
+help: ## This list
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	    printf '  make %-12s %s\n' "$$target" "$$text"; done
