@@ -1,4 +1,5 @@
 //! The kit's hosts, traffic and snapshots, judged by `ip` and by each other.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
 use std::net::Ipv4Addr;

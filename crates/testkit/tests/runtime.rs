@@ -1,4 +1,5 @@
 //! The runtime double, judged by plugins that are shell scripts and write down what they were given.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
