@@ -8,6 +8,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
+use crate::json::shorten;
+
 /// Why a text is not an address or a CIDR.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -95,15 +97,18 @@ impl FromStr for Cidr {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let refused = || AddressError::Cidr { text: text.to_owned() };
+        let refused = || AddressError::Cidr { text: shorten(text) };
         let (address, length) = text.split_once('/').ok_or_else(refused)?;
-        let plain = !length.is_empty() && length.len() <= 3 && length.bytes().all(|b| b.is_ascii_digit());
-        let mapped = address.contains(':');
-        let address: IpAddr = address.parse().map_err(|_| refused())?;
-        let length: u8 = if plain { length.parse().map_err(|_| refused())? } else { return Err(refused()) };
+        // Leading zeros are allowed in the length (not in the address), a sign is not.
+        if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(refused());
+        }
+        let length: u8 = length.parse().ok().ok_or_else(refused)?;
+        let address: IpAddr = address.parse().ok().ok_or_else(refused)?;
         match (address, canonical(address)) {
-            // Go keeps a mapped address in 16 bytes with a 128-bit mask and prints it as IPv4; only a prefix inside the mapped part has an IPv4 form.
-            (IpAddr::V6(_), IpAddr::V4(v4)) if mapped => {
+            // Go keeps a mapped address in 16 bytes with a 128-bit mask and prints it as IPv4. A prefix that reaches into the first
+            // 96 bits has no IPv4 form (Go makes a /0 of it, a default route nobody asked for), so it is refused.
+            (IpAddr::V6(_), IpAddr::V4(v4)) => {
                 let length = length.checked_sub(96).ok_or_else(refused)?;
                 Self::new(IpAddr::V4(v4), length).ok_or_else(refused)
             }
@@ -132,7 +137,7 @@ impl<'de> Deserialize<'de> for Cidr {
 
 /// Parses an address, an IPv4-mapped one as IPv4.
 pub fn parse_ip(text: &str) -> Result<IpAddr, AddressError> {
-    text.parse::<IpAddr>().map(canonical).map_err(|_| AddressError::Address { text: text.to_owned() })
+    text.parse().ok().map(canonical).ok_or_else(|| AddressError::Address { text: shorten(text) })
 }
 
 /// Parses `address` or `address/prefix`, the form of requested addresses (`ips`, `IP=`), and returns both parts.

@@ -1,6 +1,7 @@
 //! `CNI_ARGS`: `K=V;K2=V2`.
 
 use crate::failure::{Code, Failure};
+use crate::json::shorten;
 
 /// The pairs of `CNI_ARGS`, in order. Parsed only by plugins that use them; others ignore the variable altogether.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,9 +16,11 @@ impl Args {
         text.split(';')
             .map(|pair| match pair.split_once('=') {
                 Some((key, value)) if !value.contains('=') => Ok((key.to_owned(), value.to_owned())),
-                _ => Err(Failure::new(Code::InvalidEnvironment, format!("CNI_ARGS: invalid pair {pair:?}"))
-                    .detail(format!("CNI_ARGS={text:?}"))
-                    .hint("write CNI_ARGS as KEY=VALUE;KEY2=VALUE2, without a trailing `;`")),
+                _ => Err(Failure::new(
+                    Code::InvalidEnvironment,
+                    format!("CNI_ARGS: invalid pair {:?}", shorten(pair)),
+                )
+                .hint("write CNI_ARGS as KEY=VALUE;KEY2=VALUE2, without a trailing `;`")),
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -36,22 +39,27 @@ impl Args {
                 "1" | "true" => true,
                 "0" | "false" => false,
                 _ => {
-                    let message =
-                        format!("CNI_ARGS: IgnoreUnknown is {text:?}, not one of 1, true, 0, false");
+                    let message = format!(
+                        "CNI_ARGS: IgnoreUnknown is {:?}, not one of 1, true, 0, false",
+                        shorten(text)
+                    );
                     return Err(Failure::new(Code::InvalidEnvironment, message));
                 }
             },
         };
-        let unknown: Vec<String> = self
+        let unknown: Vec<&str> = self
             .0
             .iter()
-            .filter(|(key, _)| key != "IgnoreUnknown" && !known.contains(&key.as_str()))
-            .map(|(key, value)| format!("{key}={value}"))
+            .map(|(key, _)| key.as_str())
+            .filter(|key| *key != "IgnoreUnknown" && !known.contains(key))
             .collect();
         if ignore || unknown.is_empty() {
             return Ok(());
         }
-        Err(Failure::new(Code::InvalidEnvironment, format!("CNI_ARGS: unknown args {unknown:?}"))
-            .hint("add IgnoreUnknown=1 to CNI_ARGS to pass keys that this plugin does not know"))
+        Err(Failure::new(
+            Code::InvalidEnvironment,
+            format!("CNI_ARGS: unknown args {}", shorten(&format!("{unknown:?}"))),
+        )
+        .hint("add IgnoreUnknown=1 to CNI_ARGS to pass keys that this plugin does not know"))
     }
 }

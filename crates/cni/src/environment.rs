@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::failure::{Code, Failure};
+use crate::json::shorten;
 use crate::name::{ContainerId, LinkName};
 
 /// Environment variables, as data: a test passes its own, `main` the process's.
@@ -120,7 +121,7 @@ pub(crate) struct Parameters {
 
 fn invalid(variable: &str, value: &str, reason: &str) -> Failure {
     Failure::new(Code::InvalidEnvironment, format!("{variable} is invalid: {reason}"))
-        .detail(format!("{variable}={value:?}"))
+        .detail(format!("{variable}={:?}", shorten(value)))
 }
 
 /// Checks what the verb needs, and nothing else (ENV-10): all missing variables are reported together.

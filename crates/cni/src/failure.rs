@@ -32,7 +32,8 @@ pub enum Code {
     LimitedConnectivity,
     /// 100: the kernel refused a change.
     Kernel,
-    /// 101: the network namespace is missing, not one, or our own.
+    /// 101: the network namespace can't be entered, or vanished while it was worked on. (A `CNI_NETNS` that is no usable
+    /// namespace from the start is code 4.)
     Netns,
     /// 102: CHECK found something missing or different.
     CheckFailed,
@@ -71,13 +72,30 @@ impl Code {
             Self::CheckFailed => 102,
             Self::Conflict => 103,
             Self::Exhausted => 104,
-            Self::Delegate => 105,
+            // A delegate's 0 means only that nobody could read its number; the specification has no code 0.
+            Self::Delegate | Self::Foreign(0) => 105,
             Self::NotPermitted => 106,
             Self::Several => 107,
             Self::Internal => 199,
-            // A delegate's 0 means only that libcni could not read it; the specification has no code 0.
-            Self::Foreign(0) => 105,
             Self::Foreign(number) => number,
+        }
+    }
+
+    /// The code of a number that another plugin answered with. What the specification defines is that; a number of the
+    /// plugin's own stays [`Code::Foreign`], since only that plugin knows what it means.
+    pub const fn received(number: u32) -> Self {
+        match number {
+            1 => Self::IncompatibleVersion,
+            2 => Self::UnsupportedField,
+            3 => Self::UnknownContainer,
+            4 => Self::InvalidEnvironment,
+            5 => Self::Io,
+            6 => Self::Decode,
+            7 => Self::InvalidConfig,
+            11 => Self::TryAgainLater,
+            50 => Self::NotAvailable,
+            51 => Self::LimitedConnectivity,
+            other => Self::Foreign(other),
         }
     }
 }
@@ -140,7 +158,8 @@ impl Failure {
         self
     }
 
-    /// Joins failures of independent steps: none is `Ok`, one is itself, several become one that lists them all.
+    /// Joins failures of independent steps: none is `Ok`, one is itself, several become one that lists them all, with their code
+    /// where it is the same and [`Code::Several`] where it is not.
     pub fn join(failures: Vec<Self>) -> Result<(), Self> {
         let mut failures = failures.into_iter();
         let Some(first) = failures.next() else { return Ok(()) };
@@ -148,10 +167,9 @@ impl Failure {
         if rest.is_empty() {
             return Err(first);
         }
-        let mut joined = Self::new(
-            Code::Several,
-            format!("{} operations failed; the first: {}", rest.len() + 1, first.message),
-        );
+        let code = if rest.iter().all(|other| other.code == first.code) { first.code } else { Code::Several };
+        let mut joined =
+            Self::new(code, format!("{} operations failed; the first: {}", rest.len() + 1, first.message));
         joined.hint.clone_from(&first.hint);
         joined.details = first.details;
         for other in rest {
@@ -186,7 +204,7 @@ impl Failure {
         document.insert("cniVersion".to_owned(), version.as_str().into());
         document.insert("code".to_owned(), self.code.number().into());
         // Runtimes log the message as one line.
-        document.insert("msg".to_owned(), self.message.replace('\n', " ").into());
+        document.insert("msg".to_owned(), self.message.replace(char::is_control, " ").into());
         let details = self.details();
         if !details.is_empty() {
             document.insert("details".to_owned(), details.into());

@@ -11,6 +11,10 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
+mod parse;
+
+pub use parse::parse;
+
 /// A value that does not fit: where, what, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonError {
@@ -43,22 +47,48 @@ impl JsonError {
         &self.reason
     }
 
-    /// Puts the error below an outer path segment.
+    /// Puts the error below an outer path segment. Below a key that holds a credential the value is withheld: errors are logged.
     #[must_use]
     pub fn under(mut self, segment: impl Into<String>) -> Self {
-        self.segments.push(segment.into());
+        let segment = segment.into();
+        if self.value.is_some() && is_credential(&segment) {
+            self.value = None;
+            "has an illegal value (withheld)".clone_into(&mut self.reason);
+        }
+        self.segments.push(segment);
         self
     }
 
     fn at_value(mut self, value: &Value) -> Self {
         if self.value.is_none() {
-            self.value = Some(shorten(&value.to_string()));
+            self.value = Some(brief(value));
         }
         self
     }
 }
 
-fn shorten(text: &str) -> String {
+/// Whether a key names something that must not reach a log.
+fn is_credential(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["password", "passwd", "passphrase", "secret", "token", "credential"]
+        .iter()
+        .any(|word| key.contains(word))
+        || key.ends_with("key")
+}
+
+/// A value as an error shows it: scalars shortened, lists and objects without their content (which may hold anything).
+pub(crate) fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(items) if items.is_empty() => "[]".to_owned(),
+        Value::Array(_) => "[…]".to_owned(),
+        Value::Object(object) if object.is_empty() => "{}".to_owned(),
+        Value::Object(_) => "{…}".to_owned(),
+        scalar => shorten(&scalar.to_string()),
+    }
+}
+
+/// At most 120 characters of a text that somebody else wrote.
+pub(crate) fn shorten(text: &str) -> String {
     const LIMIT: usize = 120;
     if text.chars().count() <= LIMIT {
         return text.to_owned();
@@ -114,15 +144,23 @@ pub fn decode<T: de::DeserializeOwned>(value: &Value) -> Result<T, JsonError> {
     T::deserialize(Go(value)).map_err(|error| error.at_value_if_leaf(value))
 }
 
-/// The value of a key, matched as Go matches it: exactly, else the last key equal but for ASCII case. `null` is absent.
+/// Decodes an object into a type; as [`decode`].
+pub fn decode_object<T: de::DeserializeOwned>(object: &Map<String, Value>) -> Result<T, JsonError> {
+    T::deserialize(GoObject(object))
+}
+
+/// The value of a key, matched as Go matches it: the last of the keys equal but for ASCII case. `null` is absent.
 pub fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    // Go lets the last of several matching keys win, whichever way it matches.
     object
         .iter()
         .rev()
-        .find(|(name, _)| name.eq_ignore_ascii_case(key))
+        .find(|(name, value)| name.eq_ignore_ascii_case(key) && !value.is_null())
         .map(|(_, value)| value)
-        .filter(|v| !v.is_null())
+}
+
+/// An error of `serde_json`'s own deserializer; its message is all it has.
+fn plain(error: &serde_json::Error) -> JsonError {
+    <JsonError as de::Error>::custom(error)
 }
 
 impl JsonError {
@@ -135,49 +173,98 @@ impl JsonError {
 #[derive(Clone, Copy)]
 struct Go<'a>(&'a Value);
 
-impl Go<'_> {
-    fn unexpected(self, expected: &str) -> JsonError {
+impl<'a> Go<'a> {
+    fn unexpected(self, expected: impl fmt::Display) -> JsonError {
         let found = match self.0 {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
+            Value::Number(_) => "another number",
             Value::String(_) => "a string",
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
         <JsonError as de::Error>::custom(format_args!("expected {expected}, found {found}")).at_value(self.0)
     }
+
+    fn text(self) -> Result<&'a str, JsonError> {
+        match self.0 {
+            Value::String(text) => Ok(text),
+            Value::Null => Ok(""),
+            _ => Err(self.unexpected("a string")),
+        }
+    }
+
+    fn number(self) -> Result<f64, JsonError> {
+        match self.0 {
+            Value::Number(number) => Ok(number.as_f64().unwrap_or_default()),
+            Value::Null => Ok(0.0),
+            _ => Err(self.unexpected("a number")),
+        }
+    }
 }
 
-macro_rules! forward_to_value {
-    ($($method:ident)*) => {$(
+macro_rules! integers {
+    ($($method:ident $visit:ident $kind:ty),*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-            self.0.$method(visitor).map_err(|error| <JsonError as de::Error>::custom(plain(&error)).at_value(self.0))
+            let number = match self.0 {
+                Value::Null => Some(0),
+                // `1.0` and `1e2` are floating point to serde_json, and no integers to Go either.
+                Value::Number(number) => number.as_i128().and_then(|number| <$kind>::try_from(number).ok()),
+                _ => None,
+            };
+            match number {
+                Some(number) => visitor.$visit(number),
+                None => Err(self.unexpected(
+                    format_args!("a whole number from {} to {}", <$kind>::MIN, <$kind>::MAX)
+                )),
+            }
         }
     )*};
 }
 
-/// `serde_json` appends a position, meaningless for a value already parsed.
-fn plain(error: &serde_json::Error) -> String {
-    error.to_string()
-}
-
+/// Where the type expects a value, `null` is the zero value: the empty text, 0, false, the empty list. A key with `null` never gets
+/// here, [`entries_of`] leaves it out; an element of a list or a map does.
 impl<'de> Deserializer<'de> for Go<'de> {
     type Error = JsonError;
 
-    forward_to_value! {
-        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
-        deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64 deserialize_char deserialize_str deserialize_string
-        deserialize_unit deserialize_bytes deserialize_byte_buf deserialize_identifier
+    integers! {
+        deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32, deserialize_i64 visit_i64 i64,
+        deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16, deserialize_u32 visit_u32 u32, deserialize_u64 visit_u64 u64
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        match self.0 {
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Null => visitor.visit_bool(false),
+            _ => Err(self.unexpected("true or false")),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        visitor.visit_f64(self.number()?)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        visitor.visit_f64(self.number()?)
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        visitor.visit_borrowed_str(self.text()?)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        visitor.visit_borrowed_str(self.text()?)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        visitor.visit_borrowed_str(self.text()?)
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
         match self.0 {
             Value::Array(_) => self.deserialize_seq(visitor),
             Value::Object(_) => self.deserialize_map(visitor),
-            other => other
-                .deserialize_any(visitor)
-                .map_err(|error| <JsonError as de::Error>::custom(plain(&error))),
+            other => other.deserialize_any(visitor).map_err(|error| plain(&error)),
         }
     }
 
@@ -194,39 +281,33 @@ impl<'de> Deserializer<'de> for Go<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        let Value::Array(items) = self.0 else { return Err(self.unexpected("a list")) };
+        let items = match self.0 {
+            Value::Array(items) => items.as_slice(),
+            Value::Null => &[],
+            _ => return Err(self.unexpected("a list")),
+        };
         visitor.visit_seq(Items { items: items.iter(), index: 0 })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
-        let Value::Object(object) = self.0 else { return Err(self.unexpected("an object")) };
-        let entries =
-            object.iter().map(|(key, value)| (key.as_str(), key.as_str(), value)).collect::<Vec<_>>();
-        visitor.visit_map(Entries { entries: entries.into_iter(), value: None })
+        match self.0 {
+            Value::Object(object) => GoObject(object).deserialize_map(visitor),
+            Value::Null => visitor.visit_map(Entries::default()),
+            _ => Err(self.unexpected("an object")),
+        }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        let Value::Object(object) = self.0 else { return Err(self.unexpected("an object")) };
-        let mut entries: Vec<(&str, &str, &Value)> = Vec::with_capacity(object.len());
-        for (key, value) in object {
-            let exact = fields.iter().find(|field| *field == key);
-            let Some(field) = exact.or_else(|| fields.iter().find(|field| field.eq_ignore_ascii_case(key)))
-            else {
-                continue;
-            };
-            // Go: `null` leaves the field as it is; a later key replaces an earlier one.
-            if value.is_null() {
-                continue;
-            }
-            entries.retain(|(earlier, _, _)| earlier != field);
-            entries.push((field, key, value));
+        match self.0 {
+            Value::Object(object) => GoObject(object).deserialize_struct(name, fields, visitor),
+            Value::Null => visitor.visit_map(Entries::default()),
+            _ => Err(self.unexpected("an object")),
         }
-        visitor.visit_map(Entries { entries: entries.into_iter(), value: None })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -235,16 +316,76 @@ impl<'de> Deserializer<'de> for Go<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, JsonError> {
-        self.0
-            .deserialize_enum(name, variants, visitor)
-            .map_err(|error| <JsonError as de::Error>::custom(plain(&error)).at_value(self.0))
+        self.0.deserialize_enum(name, variants, visitor).map_err(|error| plain(&error).at_value(self.0))
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
         visitor.visit_unit()
     }
 
-    forward_to_deserialize_any! { i128 u128 unit_struct tuple tuple_struct }
+    forward_to_deserialize_any! {
+        i128 u128 unit unit_struct tuple tuple_struct bytes byte_buf identifier
+    }
+}
+
+/// The same for an object that is not wrapped in a [`Value`], so that a whole configuration need not be copied to be decoded.
+struct GoObject<'a>(&'a Map<String, Value>);
+
+impl<'de> Deserializer<'de> for GoObject<'de> {
+    type Error = JsonError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        let entries: Vec<_> = self.0.iter().map(|(key, value)| (key.as_str(), key.as_str(), value)).collect();
+        visitor.visit_map(Entries::new(entries))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, JsonError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, JsonError> {
+        visitor.visit_map(Entries::new(entries_of(self.0, fields)))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// The entries of an object that a type knows: name in the type, key as written, value.
+fn entries_of<'de>(
+    object: &'de Map<String, Value>,
+    fields: &'static [&'static str],
+) -> Vec<(&'de str, &'de str, &'de Value)> {
+    let mut entries: Vec<(&str, &str, &Value)> = Vec::with_capacity(fields.len());
+    for (key, value) in object {
+        let exact = fields.iter().find(|field| *field == key);
+        let Some(field) = exact.or_else(|| fields.iter().find(|field| field.eq_ignore_ascii_case(key)))
+        else {
+            continue;
+        };
+        // Go: `null` leaves the field as it is; a later key replaces an earlier one.
+        if value.is_null() {
+            continue;
+        }
+        entries.retain(|(earlier, _, _)| earlier != field);
+        entries.push((field, key, value));
+    }
+    entries
 }
 
 struct Items<'de> {
@@ -269,10 +410,17 @@ impl<'de> SeqAccess<'de> for Items<'de> {
     }
 }
 
+#[derive(Default)]
 struct Entries<'de> {
     /// Name the type knows, key as written, value.
     entries: std::vec::IntoIter<(&'de str, &'de str, &'de Value)>,
     value: Option<(&'de str, &'de Value)>,
+}
+
+impl<'de> Entries<'de> {
+    fn new(entries: Vec<(&'de str, &'de str, &'de Value)>) -> Self {
+        Self { entries: entries.into_iter(), value: None }
+    }
 }
 
 impl<'de> MapAccess<'de> for Entries<'de> {

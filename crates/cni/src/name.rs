@@ -21,6 +21,9 @@ pub enum NameError {
     /// `.` and `..` are directory entries, not names.
     #[error("`.` and `..` are not names")]
     Dots,
+    /// `all` and `default` stand for every interface and for those to come below `/proc/sys/net`, so the kernel gives them to none.
+    #[error("`all` and `default` are reserved by the kernel")]
+    Reserved,
     /// A character that the specification or the kernel does not allow.
     #[error("it contains {character:?}")]
     Character {
@@ -59,6 +62,9 @@ fn check_link_name(text: &str) -> Result<(), NameError> {
     }
     if text == "." || text == ".." {
         return Err(NameError::Dots);
+    }
+    if text == "all" || text == "default" {
+        return Err(NameError::Reserved);
     }
     // `%` makes the kernel treat the name as a template (`eth%d` becomes `eth0`), so what was asked for would not be what is made.
     match text.chars().find(|c| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace()) {

@@ -1,13 +1,20 @@
 //! What a network namespace path names, found out without entering it and without a system call library.
 
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::environment::{Attachment, Environment, Parameters};
+use crate::failure::{Code, Failure};
+use crate::json::shorten;
+use crate::request::Target;
 
 /// What is at a path.
 #[derive(Debug)]
 pub(crate) enum NetnsState {
-    /// A namespace other than ours. (That it is of the network kind is found when it is opened.)
+    /// A network namespace other than ours.
     Foreign,
     /// The namespace this process is in.
     Own,
@@ -22,18 +29,12 @@ pub(crate) enum NetnsState {
 /// Looks at a path. All namespace files live on one kernel-internal file system (nsfs), so two of them share a device number;
 /// device and inode together are the namespace's identity (`namespaces(7)`).
 pub(crate) fn state(path: &Path) -> NetnsState {
-    let metadata = match std::fs::metadata(path) {
+    let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) => {
-            return match error.raw_os_error() {
-                // ENOENT, ENOTDIR, ESRCH (a /proc entry of a process that has ended).
-                Some(2 | 20 | 3) => NetnsState::Missing,
-                _ => NetnsState::Unreadable(error),
-            };
-        }
+        Err(error) => return absent_or_unreadable(error),
     };
     // The thread's own entry: `/proc/self` is the main thread's.
-    let own = match std::fs::metadata("/proc/thread-self/ns/net") {
+    let own = match fs::metadata("/proc/thread-self/ns/net") {
         Ok(own) => own,
         Err(error) => return NetnsState::Unreadable(error),
     };
@@ -47,5 +48,96 @@ pub(crate) fn state(path: &Path) -> NetnsState {
             "a special file"
         });
     }
-    if metadata.ino() == own.ino() { NetnsState::Own } else { NetnsState::Foreign }
+    if metadata.ino() == own.ino() {
+        return NetnsState::Own;
+    }
+    kind_of_namespace(path)
+}
+
+/// Tells a network namespace from a mount or user namespace: the kernel names an open one `net:[4026531840]`.
+fn kind_of_namespace(path: &Path) -> NetnsState {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return absent_or_unreadable(error),
+    };
+    match fs::read_link(format!("/proc/thread-self/fd/{}", file.as_raw_fd())) {
+        Ok(name) if name.to_string_lossy().starts_with("net:") => NetnsState::Foreign,
+        Ok(_) => NetnsState::NotANamespace("a namespace of another kind"),
+        Err(error) => NetnsState::Unreadable(error),
+    }
+}
+
+fn absent_or_unreadable(error: io::Error) -> NetnsState {
+    match error.raw_os_error() {
+        // ENOENT, ENOTDIR, ESRCH (a /proc entry of a process that has ended).
+        Some(2 | 20 | 3) => NetnsState::Missing,
+        _ => NetnsState::Unreadable(error),
+    }
+}
+
+/// `CNI_NETNS_OVERRIDE`: the administrator's word that the plugin's own namespace is meant.
+fn overridden(environment: &Environment) -> bool {
+    environment
+        .get("CNI_NETNS_OVERRIDE")
+        .and_then(|value| value.to_str())
+        .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"))
+}
+
+fn shown(path: &Path) -> String {
+    shorten(&format!("{}", path.display()))
+}
+
+/// The target of ADD and CHECK, its namespace checked before anything is changed.
+pub(crate) fn target(environment: &Environment, parameters: Parameters) -> Result<Target, Failure> {
+    let Parameters { attachment: Some(attachment), netns: Some(netns) } = parameters else {
+        return Err(Failure::new(Code::Internal, "parameters were not validated"));
+    };
+    let refused = |reason: &str, hint: &str| {
+        Err(Failure::new(Code::InvalidEnvironment, format!("CNI_NETNS {}: {reason}", shown(&netns)))
+            .hint(hint))
+    };
+    if netns.to_str().is_none() {
+        return refused("it is not UTF-8", "the result has to repeat this path in JSON; use another one");
+    }
+    match state(&netns) {
+        NetnsState::Foreign => Ok(Target { attachment, netns }),
+        NetnsState::Own if overridden(environment) => Ok(Target { attachment, netns }),
+        NetnsState::Own => refused(
+            "plugin's netns and netns from CNI_NETNS should not be the same",
+            "give the container's namespace; CNI_NETNS_OVERRIDE=1 allows the plugin's own",
+        ),
+        NetnsState::Missing => {
+            refused("there is nothing at this path", "create the network namespace before ADD")
+        }
+        NetnsState::NotANamespace(what) => refused(
+            &format!("it is {what}, not a network namespace"),
+            "a stale mount point looks so; create the namespace again",
+        ),
+        NetnsState::Unreadable(error) => {
+            refused(&format!("can't look at it: {error}"), "check the path and its permissions")
+        }
+    }
+}
+
+/// The owner of what a DEL removes. A namespace that can't be used is none: DEL releases everything else. It never fails over the
+/// namespace, because libcni stops the DEL of a whole list at the first error and every plugin before this one would leak.
+pub(crate) fn owner(
+    environment: &Environment,
+    parameters: Parameters,
+    notes: &mut Vec<String>,
+) -> Result<(Attachment, Option<PathBuf>), Failure> {
+    let Parameters { attachment: Some(attachment), netns } = parameters else {
+        return Err(Failure::new(Code::Internal, "parameters were not validated"));
+    };
+    let Some(path) = netns else { return Ok((attachment, None)) };
+    let unusable = match state(&path) {
+        NetnsState::Foreign => return Ok((attachment, Some(path))),
+        NetnsState::Own if overridden(environment) => return Ok((attachment, Some(path))),
+        NetnsState::Own => "it is the plugin's own namespace".to_owned(),
+        NetnsState::Missing => "it is gone".to_owned(),
+        NetnsState::NotANamespace(what) => format!("it is {what}, not a network namespace"),
+        NetnsState::Unreadable(error) => format!("can't look at it: {error}"),
+    };
+    notes.push(format!("DEL: CNI_NETNS {}: {unusable}; releasing everything outside it", shown(&path)));
+    Ok((attachment, None))
 }

@@ -1,5 +1,6 @@
 //! What a plugin is asked: the network configuration from standard input and what of the environment goes with it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -9,7 +10,7 @@ use crate::args::Args;
 use crate::delegate::Delegate;
 use crate::environment::{Attachment, Environment};
 use crate::failure::{Code, Failure};
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, shorten};
 use crate::name::{ContainerId, LinkName, NetworkName};
 use crate::result::{AddResult, ResultError};
 use crate::version::SpecVersion;
@@ -29,30 +30,27 @@ impl Config {
     /// 1 for a version not in `supported`, 7 for a missing or illegal `name`.
     pub fn read(bytes: Vec<u8>, supported: &[SpecVersion]) -> Result<Self, Failure> {
         let object = object(&bytes)?;
+        Self::from_object(bytes, object, supported)
+    }
+
+    /// [`Config::read`] where the bytes have been parsed already.
+    pub(crate) fn from_object(
+        bytes: Vec<u8>,
+        object: Map<String, Value>,
+        supported: &[SpecVersion],
+    ) -> Result<Self, Failure> {
         let version = version(&object, supported)?;
-        let name = match json::get(&object, "name") {
-            None => {
-                return Err(Failure::new(Code::InvalidConfig, "missing network name")
-                    .hint("set `name` in the network configuration"));
-            }
-            Some(Value::String(text)) if text.is_empty() => {
-                return Err(Failure::new(Code::InvalidConfig, "missing network name")
-                    .hint("set `name` in the network configuration"));
-            }
-            Some(Value::String(text)) => NetworkName::new(text.as_str()).map_err(|error| {
-                Failure::new(Code::InvalidConfig, format!("name: invalid network name {text:?}: {error}"))
-                    .hint(
-                        "a network name is letters, digits, `_`, `.`, `-`, and starts with a letter or digit",
-                    )
-            })?,
-            Some(other) => {
-                return Err(Failure::new(Code::Decode, format!("name: expected a string (value: {other})")));
-            }
-        };
-        let kind = match json::get(&object, "type") {
-            Some(Value::String(text)) => text.clone(),
-            _ => String::new(),
-        };
+        let text = text(&object, "name")?.unwrap_or_default();
+        if text.is_empty() {
+            return Err(Failure::new(Code::InvalidConfig, "missing network name")
+                .hint("set `name` in the network configuration"));
+        }
+        let name = NetworkName::new(text).map_err(|error| {
+            let message = format!("name: invalid network name {:?}: {error}", shorten(text));
+            Failure::new(Code::InvalidConfig, message)
+                .hint("a network name is letters, digits, `_`, `.`, `-`, and starts with a letter or digit")
+        })?;
+        let kind = text_or_empty(&object, "type")?;
         Ok(Self { bytes, object, version, name, kind })
     }
 
@@ -83,7 +81,7 @@ impl Config {
 
     /// Decodes the whole configuration into a plugin's type; see [`crate::json`] for the rules. Error 7 with path and value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        json::decode(&Value::Object(self.object.clone())).map_err(|error| invalid(&error))
+        json::decode_object(&self.object).map_err(|error| invalid(&error))
     }
 
     /// The `ipam.type`, if there is one. Error 7 if `ipam` is not an object or `type` not a string.
@@ -98,6 +96,14 @@ impl Config {
         Ok(Some(ipam.r#type).filter(|kind| !kind.is_empty()))
     }
 
+    /// [`Config::prev_result`] where there has to be one: a chained plugin's ADD, and every CHECK that compares. Error 7 without.
+    pub fn required_prev_result(&self) -> Result<AddResult, Failure> {
+        self.prev_result()?.ok_or_else(|| {
+            Failure::new(Code::InvalidConfig, "Required prevResult missing")
+                .hint("this plugin works on the result of the plugins before it; list it after the one that makes the interface")
+        })
+    }
+
     /// The result of the plugins before this one (ADD) or of the whole list (DEL, CHECK). `null`, `{}` and absent are none.
     pub fn prev_result(&self) -> Result<Option<AddResult>, Failure> {
         let Some(value) = json::get(&self.object, "prevResult") else { return Ok(None) };
@@ -105,7 +111,9 @@ impl Config {
             return Ok(None);
         }
         AddResult::read(value, self.version).map(Some).map_err(|error| match error {
-            ResultError::Shape { source, .. } => invalid(&source.under("prevResult")),
+            ResultError::Shape { version, source } => {
+                invalid(&source.under("prevResult")).detail(format!("read as a result of CNI {version}"))
+            }
             other => Failure::new(Code::InvalidConfig, format!("prevResult: {other}")),
         })
     }
@@ -116,57 +124,61 @@ pub fn invalid(error: &JsonError) -> Failure {
     Failure::new(Code::InvalidConfig, format!("invalid configuration: {error}"))
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>, Failure> {
-    match serde_json::from_slice::<Value>(bytes) {
+/// The configuration as an object; error 6.
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Failure> {
+    match json::parse(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         // Go decodes `null` into an empty configuration.
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) => Err(Failure::new(Code::Decode, "the network configuration is not a JSON object")),
-        Err(error) if bytes.iter().all(u8::is_ascii_whitespace) => {
-            Err(Failure::new(Code::Decode, "the network configuration on standard input is empty")
-                .detail(error.to_string()))
+        Err(_) if bytes.iter().all(u8::is_ascii_whitespace) => {
+            Err(Failure::new(Code::Decode, "the network configuration on standard input is empty"))
         }
         Err(error) => Err(Failure::new(Code::Decode, "the network configuration is not valid JSON")
             .detail(error.to_string())),
     }
 }
 
-fn version(object: &Map<String, Value>, supported: &[SpecVersion]) -> Result<SpecVersion, Failure> {
-    let text = match json::get(object, "cniVersion") {
-        None => SpecVersion::ASSUMED.as_str(),
-        Some(Value::String(text)) if text.is_empty() => SpecVersion::ASSUMED.as_str(),
-        Some(Value::String(text)) => text.as_str(),
+/// A key that every configuration shares and that is text; error 6, as the Go library answers when these do not decode.
+fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, Failure> {
+    match json::get(object, key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => {
-            return Err(Failure::new(
-                Code::Decode,
-                format!("cniVersion: expected a string such as \"1.1.0\" (value: {other})"),
-            ));
+            let message = format!("{key}: expected a string (value: {})", json::brief(other));
+            Err(Failure::new(Code::Decode, message))
         }
-    };
+    }
+}
+
+fn text_or_empty(object: &Map<String, Value>, key: &str) -> Result<String, Failure> {
+    text(object, key).map(|text| text.unwrap_or_default().to_owned())
+}
+
+fn version(object: &Map<String, Value>, supported: &[SpecVersion]) -> Result<SpecVersion, Failure> {
+    let text = text(object, "cniVersion")?.filter(|text| !text.is_empty());
+    let text = text.unwrap_or(SpecVersion::ASSUMED.as_str());
     let well_formed =
         text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
             && text.split('.').count() <= 3;
     if !well_formed {
-        return Err(Failure::new(Code::Decode, format!("cniVersion: {text:?} is not a version")));
+        let message = format!("cniVersion: {:?} is not a version", shorten(text));
+        return Err(Failure::new(Code::Decode, message).hint("write it as \"1.1.0\""));
     }
     SpecVersion::parse(text).filter(|version| supported.contains(version)).ok_or_else(|| {
         let supported: Vec<&str> = supported.iter().map(|version| version.as_str()).collect();
         Failure::new(Code::IncompatibleVersion, "incompatible CNI versions")
-            .detail(format!("config is {text:?}, plugin supports {supported:?}"))
+            .detail(format!("config is {:?}, plugin supports {supported:?}", shorten(text)))
             .hint("set `cniVersion` to a supported version")
     })
 }
 
-/// The version a failure document is written in when the configuration could not be read whole.
-pub(crate) fn version_for_failure(bytes: &[u8]) -> SpecVersion {
-    serde_json::from_slice::<Value>(bytes)
-        .ok()
-        .as_ref()
-        .and_then(Value::as_object)
-        .and_then(|object| json::get(object, "cniVersion"))
-        .and_then(Value::as_str)
-        .and_then(SpecVersion::parse)
-        .unwrap_or(SpecVersion::NEWEST)
+/// The version a configuration asks for, whether it is otherwise valid or not: failures are written in it. `None` if nobody knows it.
+pub(crate) fn requested_version(object: &Map<String, Value>) -> Option<SpecVersion> {
+    match json::get(object, "cniVersion") {
+        None => Some(SpecVersion::ASSUMED),
+        Some(value) => value.as_str().and_then(SpecVersion::parse),
+    }
 }
 
 /// A call: configuration, environment, and where plugins are found.
@@ -197,9 +209,10 @@ impl Request {
         Args::parse(self.environment.text("CNI_ARGS")?.unwrap_or_default())
     }
 
-    /// The directories of `CNI_PATH`, in order.
+    /// The directories of `CNI_PATH`, in order. An empty one, which would be the working directory, is left out.
     pub fn search_path(&self) -> Vec<PathBuf> {
-        self.environment.get("CNI_PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
+        let Some(path) = self.environment.get("CNI_PATH") else { return Vec::new() };
+        std::env::split_paths(path).filter(|directory| !directory.as_os_str().is_empty()).collect()
     }
 
     /// The plugin of a type, found in `CNI_PATH`, ready to be run with this call's configuration and environment.
@@ -236,45 +249,54 @@ impl Target {
 }
 
 /// The attachments a GC must leave alone.
-#[derive(Debug, Clone, Default)]
-pub struct ValidAttachments(Vec<(String, String)>);
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ValidAttachments(BTreeMap<String, BTreeSet<String>>);
 
 impl ValidAttachments {
     /// Reads `cni.dev/valid-attachments`, else `cni.dev/attachments` (the key of tag spec-v1.1.0). `None` where neither is there:
     /// then nothing may be concluded. `null` is an empty list: libcni writes a nil slice so.
+    /// Error 7 for anything else than a list of objects with both `containerID` and `ifname`: half an entry protects nothing.
     pub fn read(config: &Config) -> Result<Option<Self>, Failure> {
         #[derive(serde::Deserialize)]
         struct Entry {
-            #[serde(rename = "containerID", default)]
+            #[serde(rename = "containerID")]
             container_id: String,
-            #[serde(default)]
             ifname: String,
         }
         for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
-            let Some((_, value)) = config.object().iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
-            else {
+            let object = config.object().iter().rev();
+            // Not `json::get`: here `null` means something.
+            let Some((_, value)) = object.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else {
                 continue;
             };
             let entries: Option<Vec<Entry>> =
                 json::decode(value).map_err(|error| invalid(&error.under(key)))?;
-            let pairs = entries
-                .unwrap_or_default()
-                .into_iter()
-                .map(|entry| (entry.container_id, entry.ifname))
-                .collect();
-            return Ok(Some(Self(pairs)));
+            let mut valid = Self::default();
+            for (index, entry) in entries.unwrap_or_default().into_iter().enumerate() {
+                if entry.container_id.is_empty() || entry.ifname.is_empty() {
+                    let message =
+                        format!("invalid configuration: {key}[{index}]: containerID or ifname is empty");
+                    return Err(Failure::new(Code::InvalidConfig, message));
+                }
+                valid.0.entry(entry.container_id).or_default().insert(entry.ifname);
+            }
+            return Ok(Some(valid));
         }
         Ok(None)
     }
 
     /// A list, for callers that are not fed from a configuration.
     pub fn from_attachments(attachments: impl IntoIterator<Item = Attachment>) -> Self {
-        Self(attachments.into_iter().map(|a| (a.container_id.to_string(), a.ifname.to_string())).collect())
+        let mut valid = Self::default();
+        for Attachment { container_id, ifname } in attachments {
+            valid.0.entry(container_id.to_string()).or_default().insert(ifname.to_string());
+        }
+        valid
     }
 
     /// Whether the attachment is in use.
     pub fn contains(&self, container_id: &str, ifname: &str) -> bool {
-        self.0.iter().any(|(id, name)| id == container_id && name == ifname)
+        self.0.get(container_id).is_some_and(|names| names.contains(ifname))
     }
 
     /// Whether any interface of the container is in use: for state whose format does not tell the interface.

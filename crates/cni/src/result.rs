@@ -15,7 +15,7 @@ use crate::version::{ResultFamily, SpecVersion};
 #[non_exhaustive]
 pub enum ResultError {
     /// A field is missing or of the wrong kind.
-    #[error("the result does not fit CNI {version}: {source}")]
+    #[error("the result does not fit CNI {version}")]
     Shape {
         /// The version it was read as.
         version: SpecVersion,
@@ -50,7 +50,7 @@ pub struct Interface {
     /// PCI identifier (1.1.0); empty if none.
     #[serde(rename = "pciID")]
     pub pci_id: String,
-    /// Keys this version of the specification does not know, kept as they came.
+    /// Unknown keys, kept as they came.
     #[serde(skip)]
     pub extra: Map<String, Value>,
 }
@@ -119,6 +119,9 @@ pub struct Dns {
     /// Resolver options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// Unknown keys, kept as they came.
+    #[serde(skip)]
+    pub extra: Map<String, Value>,
 }
 
 impl Dns {

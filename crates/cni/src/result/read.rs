@@ -13,6 +13,10 @@ struct Versioned {
 }
 
 pub(super) fn read(value: &Value, assumed: SpecVersion) -> Result<AddResult, ResultError> {
+    // libcni takes `null` for an empty result.
+    if value.is_null() {
+        return Ok(AddResult::default());
+    }
     let shape = |source| ResultError::Shape { version: assumed, source };
     let named: Versioned = json::decode(value).map_err(shape)?;
     let version = match named.version.as_str() {
@@ -27,13 +31,16 @@ pub(super) fn read(value: &Value, assumed: SpecVersion) -> Result<AddResult, Res
     parsed.map_err(|source| ResultError::Shape { version, source })
 }
 
+/// The keys of all versions: what one calls `ips` must not come back from another as an unknown key.
+const RESULT_KEYS: &[&str] = &["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
+
 fn current(object: &Map<String, Value>) -> Result<AddResult, JsonError> {
     Ok(AddResult {
         interfaces: list(object, "interfaces", interface)?,
         ips: list(object, "ips", ip)?,
         routes: list(object, "routes", route)?,
         dns: dns(object)?,
-        extra: unknown(object, &["cniVersion", "interfaces", "ips", "routes", "dns"]),
+        extra: unknown(object, RESULT_KEYS),
     })
 }
 
@@ -45,7 +52,8 @@ fn legacy(object: &Map<String, Value>) -> Result<AddResult, JsonError> {
         #[serde(default)]
         routes: Vec<Value>,
     }
-    let mut result = AddResult { dns: dns(object)?, ..AddResult::default() };
+    let mut result =
+        AddResult { dns: dns(object)?, extra: unknown(object, RESULT_KEYS), ..AddResult::default() };
     for key in ["ip4", "ip6"] {
         let Some(value) = json::get(object, key) else { continue };
         let config: Config = json::decode(value).map_err(|e| e.under(key))?;
@@ -76,8 +84,10 @@ fn list<T>(
 }
 
 fn dns(object: &Map<String, Value>) -> Result<Dns, JsonError> {
-    json::get(object, "dns")
-        .map_or_else(|| Ok(Dns::default()), |value| json::decode(value).map_err(|e| e.under("dns")))
+    let Some(value) = json::get(object, "dns") else { return Ok(Dns::default()) };
+    let mut dns: Dns = json::decode(value).map_err(|e| e.under("dns"))?;
+    dns.extra = extra(value, &["nameservers", "domain", "search", "options"]);
+    Ok(dns)
 }
 
 fn interface(value: &Value) -> Result<Interface, JsonError> {
@@ -130,8 +140,12 @@ fn route(value: &Value) -> Result<Route, JsonError> {
     })
 }
 
+/// Go's `net.IP` reads an empty text as none.
 fn optional_ip(text: Option<&str>, key: &str) -> Result<Option<IpAddr>, JsonError> {
-    text.map(address::parse_ip).transpose().map_err(|error| JsonError::custom(error).under(key))
+    text.filter(|text| !text.is_empty())
+        .map(address::parse_ip)
+        .transpose()
+        .map_err(|error| JsonError::custom(error).under(key))
 }
 
 fn extra(value: &Value, known: &[&str]) -> Map<String, Value> {

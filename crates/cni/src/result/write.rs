@@ -1,20 +1,28 @@
 //! Writing results in every version.
 
-use super::{AddResult, Interface, Ip, Map, ResultError, ResultFamily, Route, SpecVersion, Value, json};
+use super::{AddResult, Dns, Interface, Ip, Map, ResultError, ResultFamily, Route, SpecVersion, Value};
 
 /// What a version can carry beyond its family's shape.
 #[derive(Clone, Copy)]
 struct Abilities {
     /// `ips[].version` (0.3.0 to 0.4.0).
     ip_version: bool,
-    /// Interface mtu, socketPath, pciID and route attributes (1.1.0).
-    attributes: bool,
+    /// Interface mtu, socketPath, pciID (1.1.0).
+    interface_attributes: bool,
+    /// Route mtu, advmss, priority, table, scope (1.1.0).
+    route_attributes: bool,
+    /// How many interfaces there are for an address to point at.
+    interfaces: usize,
 }
 
 pub(super) fn write(result: &AddResult, version: SpecVersion) -> Result<Value, ResultError> {
     let abilities = Abilities {
         ip_version: version.result_family() == ResultFamily::Versioned,
-        attributes: version >= SpecVersion::V1_1_0,
+        interface_attributes: version >= SpecVersion::V1_1_0,
+        // An IPAM plugin's result has no interfaces: it is no report but an order to the plugin that called it. The Go suite's
+        // host-local and bridge hand route attributes over in every version that way, and configurations rely on it.
+        route_attributes: version >= SpecVersion::V1_1_0 || result.interfaces.is_empty(),
+        interfaces: result.interfaces.len(),
     };
     let mut object = Map::new();
     object.insert("cniVersion".to_owned(), version.as_str().into());
@@ -24,12 +32,12 @@ pub(super) fn write(result: &AddResult, version: SpecVersion) -> Result<Value, R
         put_list(&mut object, "interfaces", result.interfaces.iter().map(|i| interface(i, abilities)));
         put_list(&mut object, "ips", result.ips.iter().map(|i| ip(i, abilities)));
         put_list(&mut object, "routes", result.routes.iter().map(|r| route(r, abilities)));
-        object.extend(result.extra.clone());
     }
     // Before 1.0.0 `dns` was always there.
     if !result.dns.is_empty() || version < SpecVersion::V1_0_0 {
-        object.insert("dns".to_owned(), json!(result.dns));
+        object.insert("dns".to_owned(), dns(&result.dns));
     }
+    object.extend(result.extra.clone());
     Ok(Value::Object(object))
 }
 
@@ -52,15 +60,28 @@ fn put_number(object: &mut Map<String, Value>, key: &str, number: u32) {
     }
 }
 
+fn dns(dns: &Dns) -> Value {
+    let mut object = Map::new();
+    let put_texts = |object: &mut Map<String, Value>, key, texts: &[String]| {
+        put_list(object, key, texts.iter().map(|text| text.as_str().into()));
+    };
+    put_texts(&mut object, "nameservers", &dns.nameservers);
+    put_text(&mut object, "domain", &dns.domain);
+    put_texts(&mut object, "search", &dns.search);
+    put_texts(&mut object, "options", &dns.options);
+    object.extend(dns.extra.clone());
+    Value::Object(object)
+}
+
 fn interface(interface: &Interface, abilities: Abilities) -> Value {
     let mut object = Map::new();
     object.insert("name".to_owned(), interface.name.as_str().into());
     put_text(&mut object, "mac", &interface.mac);
-    if abilities.attributes {
+    if abilities.interface_attributes {
         put_number(&mut object, "mtu", interface.mtu);
     }
     put_text(&mut object, "sandbox", &interface.sandbox);
-    if abilities.attributes {
+    if abilities.interface_attributes {
         put_text(&mut object, "socketPath", &interface.socket_path);
         put_text(&mut object, "pciID", &interface.pci_id);
     }
@@ -73,7 +94,8 @@ fn ip(ip: &Ip, abilities: Abilities) -> Value {
     if abilities.ip_version {
         object.insert("version".to_owned(), if ip.address.is_ipv4() { "4" } else { "6" }.into());
     }
-    if let Some(index) = ip.interface {
+    // An index beyond the list says nothing, and containerd's go-cni panics on it.
+    if let Some(index) = ip.interface.filter(|index| *index < abilities.interfaces) {
         object.insert("interface".to_owned(), index.into());
     }
     object.insert("address".to_owned(), ip.address.to_string().into());
@@ -90,7 +112,7 @@ fn route(route: &Route, abilities: Abilities) -> Value {
     if let Some(gw) = route.gw {
         object.insert("gw".to_owned(), gw.to_string().into());
     }
-    if abilities.attributes {
+    if abilities.route_attributes {
         put_number(&mut object, "mtu", route.mtu);
         put_number(&mut object, "advmss", route.advmss);
         put_number(&mut object, "priority", route.priority);

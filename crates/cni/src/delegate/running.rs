@@ -1,0 +1,287 @@
+//! A delegate that has been started: its output, its end, and what it said.
+
+use std::io::{self, Read, Write};
+use std::process::{Child, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::Delegate;
+use crate::environment::Verb;
+use crate::failure::{Code, Failure};
+use crate::json;
+use crate::result::AddResult;
+
+/// More output than this is not a CNI document.
+const OUTPUT_LIMIT: usize = 4 << 20;
+
+/// What of standard error is kept.
+const STDERR_LIMIT: usize = 64 << 10;
+
+/// How often a running delegate is looked at. Its end is an event, the end of its output; this is for those that close their output
+/// without ending, and for those that end while a child of theirs still holds the output open.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long output may still come after the delegate itself has ended.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// How long the DEL after a failed ADD may take: the runtime calls DEL itself, this one is a courtesy and must not cost it its patience.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A delegate that is running.
+///
+/// Dropped without having been waited for, it is not left behind: an ADD is waited for and taken back with DEL, so that a caller may
+/// return early with `?`; any other verb is ended.
+#[derive(Debug)]
+pub struct Running<'a> {
+    delegate: &'a Delegate<'a>,
+    verb: Verb,
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+    deadline: Instant,
+    ended: bool,
+}
+
+/// How a delegate ended.
+enum End {
+    Exited(ExitStatus),
+    TimedOut,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(delegate: &'a Delegate<'a>, verb: Verb, mut child: Child, deadline: Instant) -> Self {
+        let stdout = Output::collect(child.stdout.take(), OUTPUT_LIMIT, Excess::Close);
+        let stderr = Output::collect(child.stderr.take(), STDERR_LIMIT, Excess::Discard);
+        Self { delegate, verb, child, stdout, stderr, deadline, ended: false }
+    }
+
+    /// Waits for the result of an ADD. If it fails, the delegate's DEL is run before its error is returned (specification section 4).
+    pub fn add_result(self) -> Result<AddResult, Failure> {
+        let delegate = self.delegate;
+        let version = delegate.request.config().version();
+        let answer = self.wait().and_then(|stdout| {
+            let value = json::parse(&stdout).map_err(|error| {
+                delegate
+                    .failure(Verb::Add, "did not answer with a JSON document")
+                    .detail(error.to_string())
+                    .detail(excerpt(&stdout))
+            })?;
+            AddResult::read(&value, version).map_err(|error| {
+                let mut failure = delegate
+                    .failure(Verb::Add, "answered with a result that can't be read")
+                    .detail(error.to_string());
+                if let Some(cause) = std::error::Error::source(&error) {
+                    failure = failure.detail(cause.to_string());
+                }
+                failure.detail(excerpt(&stdout))
+            })
+        });
+        answer.map_err(|failure| match delegate.clean_up() {
+            Ok(()) => failure,
+            Err(cleanup) => failure.detail(format!("and its DEL failed: {}", cleanup.message())),
+        })
+    }
+
+    /// Waits for the delegate to end; its standard output if it succeeded.
+    pub fn wait(mut self) -> Result<Vec<u8>, Failure> {
+        let end = self.finish();
+        let (stdout, overflow) = self.stdout.taken();
+        let (stderr, _) = self.stderr.taken();
+        forward(&stderr);
+        let (delegate, verb) = (self.delegate, self.verb);
+        let status = match end {
+            Ok(End::Exited(status)) => status,
+            Ok(End::TimedOut) => {
+                return Err(delegate
+                    .failure(verb, "did not answer in time and was ended")
+                    .with_code(Code::TryAgainLater)
+                    .detail(excerpt(&stderr))
+                    .hint("CNI_DELEGATE_TIMEOUT sets how many seconds it may take"));
+            }
+            Err(error) => {
+                return Err(delegate.failure(verb, "can't be waited for").detail(error.to_string()));
+            }
+        };
+        if overflow {
+            return Err(delegate.failure(verb, "printed more than 4 MiB").detail(excerpt(&stdout)));
+        }
+        // A delegate that says it failed has failed, whatever its exit status.
+        if let Some(failure) = delegate.reported(verb, &stdout) {
+            return Err(failure);
+        }
+        if status.success() {
+            return Ok(stdout);
+        }
+        Err(delegate
+            .failure(verb, &format!("failed without an error document, {status}"))
+            .detail(excerpt(&stdout))
+            .detail(excerpt(&stderr)))
+    }
+
+    /// Until the delegate has ended or its time is over; then it is killed. Children of its own may outlive it, with the output open:
+    /// nobody waits for those.
+    fn finish(&mut self) -> io::Result<End> {
+        self.ended = true;
+        while Instant::now() < self.deadline {
+            let look = LOOK.min(self.deadline.saturating_duration_since(Instant::now()));
+            if self.stdout.wait(look) && self.stderr.wait(look) {
+                break;
+            }
+            if let Some(status) = self.child.try_wait()? {
+                let _ = self.stdout.wait(LINGER) && self.stderr.wait(LINGER);
+                return Ok(End::Exited(status));
+            }
+        }
+        if let Some(status) = reap(&mut self.child, self.deadline)? {
+            return Ok(End::Exited(status));
+        }
+        // It may end at this very moment; then there is nobody to kill.
+        let _ = self.child.kill();
+        // A process in an uninterruptible system call outlives even this; it is not worth a hanging plugin.
+        reap(&mut self.child, Instant::now() + Duration::from_secs(1))?;
+        Ok(End::TimedOut)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if self.verb != Verb::Add {
+            self.deadline = Instant::now();
+        }
+        let _ = self.finish();
+        if self.verb == Verb::Add
+            && let Err(failure) = self.delegate.clean_up()
+        {
+            let _ = writeln!(io::stderr().lock(), "after an ADD given up: {failure}");
+        }
+    }
+}
+
+impl Delegate<'_> {
+    /// DEL after an ADD that failed or is not wanted any more.
+    fn clean_up(&self) -> Result<(), Failure> {
+        let mut del = self.start(Verb::Del)?;
+        del.deadline = del.deadline.min(Instant::now() + CLEANUP_TIMEOUT);
+        del.wait().map(|_| ())
+    }
+
+    /// The delegate's own error, passed through: code and message unchanged. The Go library can print a result and then an error,
+    /// so it is looked for among all the documents there are.
+    fn reported(&self, verb: Verb, stdout: &[u8]) -> Option<Failure> {
+        let documents = serde_json::Deserializer::from_slice(stdout).into_iter::<Value>();
+        let object = documents.map_while(Result::ok).filter_map(|value| match value {
+            Value::Object(object) => Some(object),
+            _ => None,
+        });
+        // No result has these keys.
+        let object = object
+            .filter(|object| json::get(object, "code").is_some() && json::get(object, "msg").is_some())
+            .last()?;
+        let text = |key| json::get(&object, key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let number = json::get(&object, "code").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        let mut failure = Failure::new(
+            // The zero of a plugin that does not say becomes a code of ours.
+            Code::received(number.unwrap_or(0)),
+            text("msg").unwrap_or("failed without a message"),
+        );
+        if let Some(details) = text("details") {
+            failure = failure.detail(details);
+        }
+        Some(failure.detail(format!("reported by plugin {:?} ({verb})", self.kind)))
+    }
+}
+
+/// Waits for a process whose end is near. The standard library has no wait with a deadline, so this looks again and again, soon at first.
+fn reap(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LOOK);
+    }
+}
+
+/// What happens to output beyond the limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Excess {
+    /// The pipe is closed, which ends most writers.
+    Close,
+    /// It is read and forgotten, so that the writer can go on.
+    Discard,
+}
+
+/// A pipe, read to its end on a thread of its own. What has come so far can be had even if the end never comes.
+#[derive(Debug)]
+struct Output {
+    captured: Arc<Mutex<Captured>>,
+    end: Receiver<()>,
+}
+
+#[derive(Debug, Default)]
+struct Captured {
+    bytes: Vec<u8>,
+    overflow: bool,
+}
+
+impl Output {
+    fn collect(pipe: Option<impl Read + Send + 'static>, limit: usize, excess: Excess) -> Self {
+        let captured = Arc::new(Mutex::new(Captured::default()));
+        // Nothing is sent: the sender going away is the message.
+        let (sender, end) = mpsc::channel::<()>();
+        if let Some(mut pipe) = pipe {
+            let captured = Arc::clone(&captured);
+            thread::spawn(move || {
+                let _sender = sender;
+                let mut buffer = [0; 16 << 10];
+                while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+                    let mut captured = captured.lock().unwrap_or_else(PoisonError::into_inner);
+                    let room = limit.saturating_sub(captured.bytes.len()).min(read);
+                    captured.bytes.extend_from_slice(buffer.get(..room).unwrap_or_default());
+                    captured.overflow |= room < read;
+                    if captured.overflow && excess == Excess::Close {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { captured, end }
+    }
+
+    /// Whether the end has come, waiting for it at most this long.
+    fn wait(&self, patience: Duration) -> bool {
+        self.end.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    fn taken(&self) -> (Vec<u8>, bool) {
+        let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut captured.bytes), captured.overflow)
+    }
+}
+
+fn forward(stderr: &[u8]) {
+    if !stderr.is_empty() {
+        let _ = io::stderr().lock().write_all(stderr);
+    }
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim();
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("it printed: {}", text.chars().take(400).collect::<String>())
+    }
+}
