@@ -1,3 +1,9 @@
 //! The `host-local` plugin.
 
-fn main() {}
+use std::process::ExitCode;
+
+use ferrule_host_local::HostLocal;
+
+fn main() -> ExitCode {
+    cni::run(&HostLocal)
+}
