@@ -294,11 +294,6 @@ impl ValidAttachments {
         valid
     }
 
-    /// Container id and interface name of each, as they came: a plugin with many attachments of its own makes a set of them.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(id, ifname)| (id.as_str(), ifname.as_str()))
-    }
-
     /// Whether the attachment is in use.
     pub fn contains(&self, container_id: &str, ifname: &str) -> bool {
         self.0.get(container_id).is_some_and(|names| names.contains(ifname))
@@ -306,6 +301,6 @@ impl ValidAttachments {
 
     /// Whether any interface of the container is in use: for state whose format does not tell the interface.
     pub fn contains_container(&self, container_id: &str) -> bool {
-        self.0.iter().any(|(id, _)| id == container_id)
+        self.0.contains_key(container_id)
     }
 }

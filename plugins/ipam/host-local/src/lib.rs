@@ -12,7 +12,6 @@ mod range;
 mod resolv;
 mod store;
 
-use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -116,13 +115,11 @@ impl Plugin for HostLocal {
         let Some(mut store) = Store::existing(&location(request)?, patience(request)?)? else {
             return Ok(());
         };
-        let mut wanted = HashSet::new();
-        for (container, ifname) in valid.iter() {
-            wanted.insert(Owner::named(container, ifname));
+        let errors = store.retain(|owner| match owner.interface() {
+            Some(ifname) => valid.contains(owner.container(), ifname),
             // A lease of old does not say which interface it is for.
-            wanted.insert(Owner::container(container));
-        }
-        let errors = store.retain(|owner| wanted.contains(owner))?;
+            None => valid.contains_container(owner.container()),
+        })?;
         Failure::join(errors.into_iter().map(Failure::from).collect())
     }
 
@@ -148,7 +145,7 @@ fn location(request: &Request) -> Result<Location, Error> {
 
 /// Whose leases an attachment's are: its own, and those of old, which name the container only.
 fn owners(attachment: &Attachment) -> [Owner; 2] {
-    [Owner::of(attachment), Owner::container(attachment.container_id.as_str())]
+    [Owner::of(attachment), Owner::legacy(attachment.container_id.as_str())]
 }
 
 fn ip(choice: &allocate::Choice<'_>) -> Option<Ip> {

@@ -62,6 +62,7 @@ mod tests {
             domain: "example.net".into(),
             search: vec!["example.com".into(), "a.net".into(), "b.net".into()],
             options: vec!["one".into(), "two".into(), "three".into()],
+            ..Dns::default()
         };
         assert_eq!(dns, expected);
     }

@@ -29,8 +29,18 @@ impl Owner {
     }
 
     /// The owner that versions before 0.8 wrote: the container alone.
-    pub(crate) fn container(container_id: &str) -> Self {
+    pub(crate) fn legacy(container_id: &str) -> Self {
         Self(container_id.to_owned())
+    }
+
+    /// The container's id.
+    pub(crate) fn container(&self) -> &str {
+        self.0.split_once(LINE_BREAK).map_or(&self.0, |(container, _)| container)
+    }
+
+    /// The interface's name; `None` for an owner of old.
+    pub(crate) fn interface(&self) -> Option<&str> {
+        self.0.split_once(LINE_BREAK).map(|(_, ifname)| ifname)
     }
 
     /// As the file has it.
@@ -143,7 +153,7 @@ mod tests {
         for content in ["abc\r\neth0", " abc\r\neth0\r\n\n", "abc\neth0\n", "\tabc \r\n eth0 "] {
             assert_eq!(Owner::parse(content.as_bytes()), Some(Owner::named("abc", "eth0")), "{content:?}");
         }
-        assert_eq!(Owner::parse(b" abc \n"), Some(Owner::container("abc")));
+        assert_eq!(Owner::parse(b" abc \n"), Some(Owner::legacy("abc")));
     }
 
     #[test]
