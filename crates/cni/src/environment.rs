@@ -38,6 +38,14 @@ impl Environment {
             .transpose()
     }
 
+    /// The same environment with some variables set differently.
+    #[must_use]
+    pub fn with<'a>(&self, changes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut changed = self.clone();
+        changed.0.extend(changes.into_iter().map(|(key, value)| (key.into(), value.into())));
+        changed
+    }
+
     /// Every variable, for a delegate.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str()))

@@ -194,6 +194,23 @@ impl Request {
         Self { config, environment }
     }
 
+    /// The same call as if it were a DEL of this attachment, without a namespace: what GC runs delegates with.
+    #[must_use]
+    pub fn for_attachment(&self, attachment: &Attachment) -> Self {
+        let same =
+            self.environment.get("CNI_CONTAINERID").is_some_and(|id| id == attachment.container_id.as_str())
+                && self.environment.get("CNI_IFNAME").is_some_and(|name| name == attachment.ifname.as_str());
+        if same {
+            return self.clone();
+        }
+        let environment = self.environment.with([
+            ("CNI_CONTAINERID", attachment.container_id.as_str()),
+            ("CNI_IFNAME", attachment.ifname.as_str()),
+            ("CNI_NETNS", ""),
+        ]);
+        Self { config: self.config.clone(), environment }
+    }
+
     /// The network configuration.
     pub fn config(&self) -> &Config {
         &self.config
@@ -292,6 +309,11 @@ impl ValidAttachments {
             valid.0.entry(container_id.to_string()).or_default().insert(ifname.to_string());
         }
         valid
+    }
+
+    /// Every attachment in use: container id and interface name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(container, ifname)| (container.as_str(), ifname.as_str()))
     }
 
     /// Whether the attachment is in use.

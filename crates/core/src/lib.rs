@@ -1,5 +1,25 @@
-//! Container networking on Linux.
+//! Container networking on Linux: namespaces, links, addresses, routes, firewall, sysctl, and attachments as data.
+//!
+//! A plugin turns its configuration into a list of [`resource::Resource`]s; [`attachment`] writes the list down, makes it so, verifies
+//! it and removes it. See `ARCHITECTURE.md` for the map.
+#![deny(unsafe_code)]
 
+pub mod attachment;
 pub mod conntrack;
+mod error;
+pub mod firewall;
+pub mod host;
+pub mod netlink;
+pub mod netns;
 pub mod nfnetlink;
 pub mod nft;
+pub mod owner;
+pub mod resource;
+pub mod shared;
+pub mod state;
+mod sys;
+pub mod sysctl;
+
+pub use error::Error;
+pub use host::Host;
+pub use owner::Owner;

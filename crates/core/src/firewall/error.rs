@@ -2,7 +2,11 @@
 
 use std::io;
 
+use cni::Code;
 use thiserror::Error;
+
+use crate::nft;
+use crate::state::StateError;
 
 /// An operation on the firewall that failed.
 #[derive(Debug, Error)]
@@ -32,6 +36,12 @@ pub enum FirewallError {
         /// Of whom.
         backend: &'static str,
     },
+    /// nftables refused, or can't be reached.
+    #[error(transparent)]
+    Nftables(#[from] nft::Error),
+    /// The register of users of a shared table or chain.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A program of the iptables family can't be run.
     #[error("can't run {program}")]
     Run {
@@ -52,4 +62,48 @@ pub enum FirewallError {
         /// What it was given.
         input: String,
     },
+}
+
+impl FirewallError {
+    /// The class of the error, for the runtime.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::PortTaken { .. } => Code::Conflict,
+            Self::Missing { .. } => Code::CheckFailed,
+            Self::Unsupported { .. } => Code::InvalidConfig,
+            Self::Nftables(error) if error.is_permission_denied() => Code::NotPermitted,
+            Self::State(StateError::Locked { .. }) => Code::TryAgainLater,
+            Self::State(_) => Code::Io,
+            Self::Nftables(_) | Self::Run { .. } | Self::Program { .. } => Code::Kernel,
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::PortTaken { owner, .. } => {
+                return Some(format!("remove {owner} first, or publish another port or host address"));
+            }
+            Self::Missing { .. } => {
+                "somebody has changed the firewall; run DEL, then ADD, to set the attachment up again"
+            }
+            Self::Unsupported { .. } => "choose another backend",
+            Self::Run { .. } => "install the program, or choose the nftables backend",
+            Self::Nftables(error) if error.is_permission_denied() => "CAP_NET_ADMIN is needed",
+            Self::Nftables(error) if error.is_unsupported() => {
+                "this kernel has no nftables; choose the iptables backend"
+            }
+            Self::State(_) => "the directory must be writable, with space left",
+            Self::Nftables(_) | Self::Program { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// What a program printed, if one was run.
+    pub(crate) fn evidence(&self) -> String {
+        match self {
+            Self::Program { stderr, .. } => stderr.trim().to_owned(),
+            _ => String::new(),
+        }
+    }
 }

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::owner::Owner;
 
 mod error;
+mod nftables;
 
 pub use error::FirewallError;
+pub use nftables::Nftables;
 
 /// A firewall implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,7 +83,9 @@ impl Protocol {
 
     /// The protocol with this name in any case.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.as_str().eq_ignore_ascii_case(text))
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -236,4 +240,12 @@ pub trait Firewall {
         role: Role,
         valid: &ValidAttachments,
     ) -> Result<(), FirewallError>;
+}
+
+/// A backend, for a plugin: the plugin's name tells its users of shared chains and tables from those of others.
+pub fn open(backend: Backend, plugin: &'static str) -> Box<dyn Firewall> {
+    match backend {
+        Backend::Nftables => Box::new(Nftables::new(plugin)),
+        Backend::Iptables | Backend::Firewalld => Box::new(Nftables::new(plugin)),
+    }
 }

@@ -1,0 +1,240 @@
+//! The attachment as data: what a plugin makes for one container, written down before it is made.
+//!
+//! The record is a write-ahead log, `/run/ferrule/attachments/NETWORK/PLUGIN/CONTAINER/IFNAME`: a line that says whose it is, then a line a
+//! resource, each there before the kernel is asked. Whatever happens to the plugin, DEL and GC find in it everything that may exist.
+//! Removal of what was never made, or is gone, succeeds. The file is locked while an operation is at work, so two calls for the same
+//! attachment take turns.
+
+use std::path::PathBuf;
+
+use cni::{Attachment, Code, ContainerId, Failure, LinkName, Request, ValidAttachments};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::netns::NetnsId;
+use crate::owner::Owner;
+use crate::resource::{Lease, Lifecycle, Resource};
+use crate::state::{self, LockedFile};
+
+/// The format of records; one written by a later version is left to that version.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    format: u32,
+    owner: Owner,
+    plugin: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<NetnsId>,
+}
+
+/// What a record says.
+#[derive(Debug, Default)]
+struct Record {
+    netns: Option<NetnsId>,
+    resources: Vec<Resource>,
+}
+
+impl Record {
+    /// Reads as much as was written. The last line may be half of one: then what it names was not made yet.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+        let header: Header = serde_json::from_slice(lines.next()?).ok()?;
+        if header.format != FORMAT {
+            return None;
+        }
+        let resources = lines.map_while(|line| serde_json::from_slice(line).ok()).collect();
+        Some(Self { netns: header.netns, resources })
+    }
+}
+
+fn path(owner: &Owner, plugin: &str) -> PathBuf {
+    state::path([
+        "attachments",
+        owner.network.as_str(),
+        plugin,
+        owner.container_id.as_str(),
+        owner.ifname.as_str(),
+    ])
+}
+
+fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
+    let mut line = serde_json::to_vec(value).map_err(|error| Failure::from_error(Code::Internal, &error))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// An attachment that is being made.
+#[derive(Debug)]
+pub struct Building<'h, 'r> {
+    host: &'h mut Host<'r>,
+    log: LockedFile,
+    made: Vec<Resource>,
+}
+
+impl<'r> Building<'_, 'r> {
+    /// The host.
+    pub fn host(&mut self) -> &mut Host<'r> {
+        self.host
+    }
+
+    /// Writes resources down, then makes them, in order. The first that fails ends it.
+    pub fn ensure(&mut self, resources: Vec<Resource>) -> Result<(), Failure> {
+        let mut lines = Vec::new();
+        for resource in &resources {
+            lines.extend(line(resource)?);
+        }
+        self.log.append(&lines)?;
+        let first = self.made.len();
+        self.made.extend(resources);
+        for resource in self.made.iter().skip(first) {
+            resource.ensure(self.host)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a lease down, then runs the IPAM plugin.
+    pub fn lease(&mut self, kind: &str) -> Result<cni::AddResult, Failure> {
+        let delegate = self.host.request().delegate(kind)?;
+        self.ensure(vec![Resource::Lease(Lease { kind: kind.to_owned() })])?;
+        delegate.add()
+    }
+}
+
+/// ADD: makes an attachment. If `build` fails, everything it has made is removed again, in reverse, and its error is returned.
+///
+/// What an earlier ADD for the same attachment left (one that was killed, or whose container died without a DEL) is removed first.
+pub fn add<'r, T>(
+    host: &mut Host<'r>,
+    build: impl FnOnce(&mut Building<'_, 'r>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut log = LockedFile::create(&path(host.owner(), host.plugin()))?;
+    if let Some(earlier) = Record::parse(&log.read()?) {
+        Failure::join(remove(host, &earlier))?;
+    }
+    log.clear()?;
+    let header = Header {
+        format: FORMAT,
+        owner: host.owner().clone(),
+        plugin: host.plugin().to_owned(),
+        netns: host.netns_id(),
+    };
+    log.append(&line(&header)?)?;
+    let mut building = Building { host, log, made: Vec::new() };
+    match build(&mut building) {
+        Ok(result) => Ok(result),
+        Err(failure) => {
+            let Building { host, log, made } = building;
+            let record = Record { netns: host.netns_id(), resources: made };
+            let leftovers = remove(host, &record);
+            if leftovers.is_empty() {
+                log.remove()?;
+            }
+            Err(leftovers.iter().fold(failure, |failure, leftover| {
+                failure.detail(format!("and cleaning up failed: {}", leftover.message()))
+            }))
+        }
+    }
+}
+
+/// DEL: removes an attachment, past errors. `unrecorded` removes what can be found where there is no record: the attachment was made by
+/// the Go suite, or the record is lost or damaged.
+pub fn del(
+    host: &mut Host<'_>,
+    unrecorded: impl FnOnce(&mut Host<'_>) -> Vec<Failure>,
+) -> Result<(), Failure> {
+    let Some(mut log) = LockedFile::open(&path(host.owner(), host.plugin()))? else {
+        return Failure::join(unrecorded(host));
+    };
+    let failures = match Record::parse(&log.read()?) {
+        Some(record) => remove(host, &record),
+        None => unrecorded(host),
+    };
+    if failures.is_empty() {
+        log.remove()?;
+    }
+    Failure::join(failures)
+}
+
+/// CHECK: verifies what the record says ADD made; where there is no record, what `expected` derives from configuration and prevResult.
+pub fn check(
+    host: &mut Host<'_>,
+    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
+) -> Result<(), Failure> {
+    let record = match LockedFile::open(&path(host.owner(), host.plugin()))? {
+        Some(mut log) => Record::parse(&log.read()?),
+        None => None,
+    };
+    let resources = match record {
+        Some(record) => {
+            if record.netns.is_some() && record.netns != host.netns_id() {
+                let message = format!("attachment {} was made for another network namespace", host.owner());
+                return Err(Failure::new(Code::CheckFailed, message).hint("run DEL, then ADD"));
+            }
+            record.resources
+        }
+        None => expected(host)?,
+    };
+    for resource in &resources {
+        resource.verify(host)?;
+    }
+    Ok(())
+}
+
+/// GC: removes every recorded attachment of this network and plugin that is not in the list, past errors.
+pub fn gc(request: &Request, plugin: &'static str, valid: &ValidAttachments) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let network = request.config().name();
+    let directory = state::path(["attachments", network.as_str(), plugin]);
+    let containers = match state::names(&directory) {
+        Ok(containers) => containers,
+        Err(error) => return vec![Error::from(error).into()],
+    };
+    for container in containers {
+        let interfaces = match state::names(&directory.join(&container)) {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                failures.push(Error::from(error).into());
+                continue;
+            }
+        };
+        for interface in interfaces {
+            let (Ok(container_id), Ok(ifname)) =
+                (ContainerId::new(container.as_str()), LinkName::new(interface))
+            else {
+                continue;
+            };
+            if valid.contains(container_id.as_str(), ifname.as_str()) {
+                continue;
+            }
+            let attachment = Attachment { container_id, ifname };
+            let stale = request.for_attachment(&attachment);
+            let mut host = Host::for_removal(&stale, &attachment, plugin, None);
+            failures.extend(del(&mut host, |_| Vec::new()).err());
+        }
+    }
+    failures
+}
+
+/// Removes resources in reverse, past errors.
+fn remove(host: &mut Host<'_>, record: &Record) -> Vec<Failure> {
+    let work = |host: &mut Host<'_>| {
+        record
+            .resources
+            .iter()
+            .rev()
+            .filter_map(|resource| resource.remove(host).err().map(Failure::from))
+            .collect()
+    };
+    // A path that names another namespace now (PID reuse) is not the container this record is about.
+    if record.netns.is_some() && record.netns != host.netns_id() {
+        host.without_container(work)
+    } else {
+        work(host)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+use super::*;
+
+const HEADER: &str =
+    r#"{"format":1,"owner":{"network":"n","containerId":"c","ifname":"eth0"},"plugin":"bridge"}"#;
+const LEASE: &str = r#"{"resource":"lease","kind":"host-local"}"#;
+
+#[test]
+fn a_record_cut_short_keeps_its_whole_lines() {
+    let text = format!("{HEADER}\n{LEASE}\n{}", &LEASE[..20]);
+    let record = Record::parse(text.as_bytes()).unwrap();
+    assert_eq!(record.resources, [Resource::Lease(Lease { kind: "host-local".to_owned() })]);
+}
+
+#[test]
+fn a_record_without_a_whole_header_is_none() {
+    assert!(Record::parse(b"").is_none());
+    assert!(
+        Record::parse(HEADER.as_bytes()).is_none(),
+        "the line end is missing, so the line may be incomplete"
+    );
+    assert!(Record::parse(b"garbage\n").is_none());
+}
+
+#[test]
+fn a_record_of_a_later_format_is_not_guessed_at() {
+    let text = format!("{}\n{LEASE}\n", HEADER.replace("\"format\":1", "\"format\":2"));
+    assert!(Record::parse(text.as_bytes()).is_none());
+}

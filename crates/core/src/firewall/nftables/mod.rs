@@ -1,0 +1,371 @@
+//! The nftables backend: over netlink, in tables of our own, one transaction a verb.
+//!
+//! Each kind of entry has a table (its module shows it). A table is there while somebody uses it, and goes with its last user; so do the
+//! chains that several owners share. Who uses what is registered (`crate::shared`), because counting elements would cost more with each.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use cni::{NetworkName, ValidAttachments};
+
+use super::{Entry, Firewall, FirewallError, Role};
+use crate::nft::{self, Connection, Element, Set, Table, Transaction};
+use crate::owner::Owner;
+use crate::shared::{Shared, User};
+
+mod conditions;
+mod foreign;
+mod forward;
+mod masquerade;
+mod plan;
+mod ports;
+mod spoof;
+
+use plan::{Claim, Owned, Plan, Policy};
+
+/// How long the kernel may take for everything one call asks. Deletions wait for grace periods, and for each other.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// nftables, for one plugin.
+#[derive(Debug)]
+pub struct Nftables {
+    plugin: &'static str,
+    connection: Option<Connection>,
+}
+
+/// The note of a shared object of this backend: that it is ours. Nothing else needs to be known.
+type Note = bool;
+
+impl Nftables {
+    /// The backend, for the users that a plugin's attachments are.
+    pub fn new(plugin: &'static str) -> Self {
+        Self { plugin, connection: None }
+    }
+
+    /// Whether the kernel has nftables and lets us use it.
+    pub fn probe() -> Result<(), FirewallError> {
+        Connection::open(Instant::now() + DEADLINE)?.tables()?;
+        Ok(())
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, FirewallError> {
+        if self.connection.is_none() {
+            self.connection = Some(Connection::open(Instant::now() + DEADLINE)?);
+        }
+        self.connection
+            .as_mut()
+            .ok_or(FirewallError::Missing { what: "the connection".to_owned(), backend: "nftables" })
+    }
+
+    fn user(&self, owner: &Owner) -> User {
+        User::new(owner, self.plugin)
+    }
+
+    /// Makes the parts of a plan that are in one table, while nobody enters or leaves it.
+    fn ensure_table(&mut self, owner: &Owner, plan: &Plan) -> Result<(), FirewallError> {
+        let Some(scaffold) = plan.scaffolds.first() else { return Ok(()) };
+        let user = self.user(owner);
+        table_register(&scaffold.table).acquire(&user, |_: Option<Note>| {
+            let mut transaction = Transaction::new();
+            let fresh = self.connection()?.table(&scaffold.table)?.is_none();
+            if fresh {
+                scaffold.build(&mut transaction);
+            }
+            for policy in &plan.policies {
+                self.ensure_policy(&user, policy, fresh, &mut transaction)?;
+            }
+            for owned in &plan.elements {
+                self.claim(owner, owned, fresh, &mut transaction)?;
+            }
+            if !transaction.is_empty() {
+                self.connection()?.commit(&transaction)?;
+            }
+            Ok::<_, FirewallError>(Some(true))
+        })
+    }
+
+    fn ensure_policy(
+        &mut self,
+        user: &User,
+        policy: &Policy,
+        fresh: bool,
+        transaction: &mut Transaction,
+    ) -> Result<(), FirewallError> {
+        policy_register(policy).acquire(user, |_: Option<Note>| {
+            if fresh || self.connection()?.chain(&policy.table, &policy.name)?.is_none() {
+                policy.build(transaction);
+            }
+            Ok::<_, FirewallError>(Some(true))
+        })
+    }
+
+    fn claim(
+        &mut self,
+        owner: &Owner,
+        owned: &Owned,
+        fresh: bool,
+        transaction: &mut Transaction,
+    ) -> Result<(), FirewallError> {
+        let Owned { table, set, element, claim } = owned;
+        let tag = match claim {
+            Claim::Shared => {
+                // Entered for every user, so that the last one can tell.
+                element_register(owned)
+                    .acquire(&self.user(owner), |_: Option<Note>| Ok::<_, FirewallError>(Some(true)))?;
+                "shared".to_owned()
+            }
+            Claim::Takes | Claim::Refused { .. } => owner.tag(),
+        };
+        let wanted = element.clone().comment(tag.clone());
+        let present = if fresh { None } else { self.connection()?.element(table, set, &element.key)? };
+        match present {
+            None => transaction.create_element(table, set, &wanted),
+            Some(present)
+                if present.comment.as_deref() == Some(tag.as_str()) && present.value == element.value => {}
+            Some(present) => {
+                let stranger = present.comment.as_deref() != Some(tag.as_str());
+                if let (Claim::Refused { port }, true) = (claim, stranger) {
+                    let owner = present.comment.unwrap_or_else(|| "an unknown owner".to_owned());
+                    return Err(FirewallError::PortTaken { port: port.clone(), owner: describe(&owner) });
+                }
+                transaction.delete_element(table, set, &present);
+                transaction.create_element(table, set, &wanted);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_table(&mut self, owner: &Owner, plan: &Plan) -> Result<(), FirewallError> {
+        let Some(scaffold) = plan.scaffolds.first() else { return Ok(()) };
+        let user = self.user(owner);
+        let mut gone = false;
+        table_register(&scaffold.table).release(&user, |note: Option<Note>| {
+            if note == Some(true) {
+                let mut transaction = Transaction::new();
+                transaction.destroy_table(&scaffold.table);
+                tolerate_missing(self.connection()?.commit(&transaction))?;
+                gone = true;
+            }
+            Ok::<_, FirewallError>(())
+        })?;
+        let mut transaction = Transaction::new();
+        for owned in &plan.elements {
+            self.disclaim(owner, owned, gone, &mut transaction)?;
+        }
+        self.commit_deletions(&transaction)?;
+        for policy in &plan.policies {
+            self.release_policy(&user, policy, gone)?;
+        }
+        Ok(())
+    }
+
+    /// Elements go before the chains they lead to, which can't be deleted while something does.
+    fn release_policy(&mut self, user: &User, policy: &Policy, gone: bool) -> Result<(), FirewallError> {
+        policy_register(policy).release(user, |note: Option<Note>| {
+            if gone || note != Some(true) {
+                return Ok(());
+            }
+            let connection = self.connection()?;
+            let mut transaction = Transaction::new();
+            if let Some((chain, _)) = &policy.entrance {
+                let rules = connection.rules(&policy.table, chain)?;
+                for rule in rules.iter().filter(|rule| rule.comment.as_deref() == Some(policy.name.as_str()))
+                {
+                    transaction.delete_rule(&policy.table, chain, rule.handle);
+                }
+            }
+            transaction.flush_chain(&policy.table, &policy.name);
+            transaction.delete_chain(&policy.table, &policy.name);
+            for set in &policy.sets {
+                transaction.delete_set(&policy.table, set);
+            }
+            tolerate_missing(connection.commit(&transaction))
+        })
+    }
+
+    fn disclaim(
+        &mut self,
+        owner: &Owner,
+        owned: &Owned,
+        gone: bool,
+        transaction: &mut Transaction,
+    ) -> Result<(), FirewallError> {
+        let Owned { table, set, element, claim } = owned;
+        let mut ours = true;
+        if *claim == Claim::Shared {
+            ours = false;
+            element_register(owned).release(&self.user(owner), |_: Option<Note>| {
+                ours = true;
+                Ok::<_, FirewallError>(())
+            })?;
+        }
+        if gone || !ours {
+            return Ok(());
+        }
+        let tag = if *claim == Claim::Shared { "shared".to_owned() } else { owner.tag() };
+        let present = self.connection()?.element(table, set, &element.key)?;
+        if present.is_some_and(|present| present.comment.as_deref() == Some(tag.as_str())) {
+            transaction.destroy_element(table, set, element);
+        }
+        Ok(())
+    }
+
+    /// What has gone meanwhile (a flush by somebody else) was to be deleted anyway; the rest of the transaction still is.
+    fn commit_deletions(&mut self, transaction: &Transaction) -> Result<(), FirewallError> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        tolerate_missing(self.connection()?.commit(transaction))
+    }
+
+    fn verify_table(&mut self, owner: &Owner, plan: &Plan) -> Result<(), FirewallError> {
+        let missing = |what: String| FirewallError::Missing { what, backend: "nftables" };
+        for scaffold in &plan.scaffolds {
+            let connection = self.connection()?;
+            connection.table(&scaffold.table)?.ok_or_else(|| missing(format!("table {}", scaffold.table)))?;
+            for chain in &scaffold.chains {
+                let found = connection.chain(&scaffold.table, &chain.name)?;
+                found.ok_or_else(|| missing(format!("chain {} {}", scaffold.table, chain.name)))?;
+                if connection.rules(&scaffold.table, &chain.name)?.len() < scaffold.rules_of(&chain.name) {
+                    return Err(missing(format!("a rule of chain {} {}", scaffold.table, chain.name)));
+                }
+            }
+        }
+        for policy in &plan.policies {
+            let rules = self.connection()?.rules(&policy.table, &policy.name)?;
+            if rules.len() != policy.rules.len() {
+                return Err(missing(format!("chain {} {} ({})", policy.table, policy.name, policy.comment)));
+            }
+        }
+        for owned in &plan.elements {
+            let found = self.connection()?.element(&owned.table, &owned.set, &owned.element.key)?;
+            let tag = if owned.claim == Claim::Shared { "shared".to_owned() } else { owner.tag() };
+            let right =
+                found.is_some_and(|found| found.comment == Some(tag) && found.value == owned.element.value);
+            if !right {
+                let key: Vec<String> = owned.element.key.iter().map(ToString::to_string).collect();
+                return Err(missing(format!(
+                    "element {} of {} {}",
+                    key.join(" . "),
+                    owned.table,
+                    owned.set.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the elements of a role whose comment is chosen, with everything shared that thereby loses its last user.
+    fn sweep(&mut self, role: Role, chosen: &dyn Fn(&str) -> bool) -> Result<(), FirewallError> {
+        let mut transaction = Transaction::new();
+        for (table, sets) in tables(role) {
+            for set in sets {
+                let elements = self.connection()?.elements(&table, &set)?;
+                let stale = elements.iter().filter(|element| element.comment.as_deref().is_some_and(chosen));
+                for element in stale {
+                    transaction.destroy_element(&table, &set, element);
+                }
+            }
+        }
+        self.commit_deletions(&transaction)
+    }
+}
+
+impl Firewall for Nftables {
+    fn ensure(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        let plan = compile(owner, entries)?;
+        for scaffold in &plan.scaffolds {
+            self.ensure_table(owner, &plan.in_table(&scaffold.table))?;
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        self.verify_table(owner, &compile(owner, entries)?)
+    }
+
+    fn remove(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        let plan = compile(owner, entries)?;
+        for scaffold in &plan.scaffolds {
+            self.remove_table(owner, &plan.in_table(&scaffold.table))?;
+        }
+        Ok(())
+    }
+
+    fn remove_owner(&mut self, owner: &Owner, role: Role, _: &[IpAddr]) -> Result<(), FirewallError> {
+        let tag = owner.tag();
+        self.sweep(role, &|comment| comment == tag)?;
+        foreign::remove(self.connection()?, role, owner)
+    }
+
+    fn collect(
+        &mut self,
+        network: &NetworkName,
+        role: Role,
+        valid: &ValidAttachments,
+    ) -> Result<(), FirewallError> {
+        self.sweep(role, &|comment| {
+            let listed = Owner::from_tag(comment)
+                .is_some_and(|owner| valid.contains(owner.container_id.as_str(), owner.ifname.as_str()));
+            // A hashed tag does not tell its container; its record does, and goes through `attachment::gc`.
+            Owner::tag_is_of_network(comment, network) && !listed && !comment.starts_with('#')
+        })?;
+        foreign::collect(self.connection()?, role, network, valid)
+    }
+}
+
+fn compile(owner: &Owner, entries: &[Entry]) -> Result<Plan, FirewallError> {
+    let mut plan = Plan::default();
+    for entry in entries {
+        match entry {
+            Entry::Masquerade(entry) => masquerade::compile(entry, &mut plan),
+            Entry::SpoofGuard(entry) => spoof::compile(entry, &mut plan),
+            Entry::Publish(entry) => ports::compile(entry, owner, &mut plan)?,
+            Entry::Forward(entry) => forward::compile(entry, &mut plan),
+            Entry::Isolate(entry) => forward::compile_isolation(entry, &mut plan),
+        }
+    }
+    Ok(plan)
+}
+
+fn tables(role: Role) -> Vec<(Table, Vec<Set>)> {
+    match role {
+        Role::Interface => vec![(masquerade::TABLE, masquerade::sets()), (spoof::TABLE, spoof::sets())],
+        Role::Publish => vec![(ports::TABLE, ports::sets())],
+        Role::Forward => {
+            vec![(forward::TABLE, forward::sets()), (forward::BRIDGE_TABLE, forward::bridge_sets())]
+        }
+    }
+}
+
+fn table_register(table: &Table) -> Shared {
+    Shared::new("nftables-table", &format!("{}.{}", table.family, table.name))
+}
+
+fn policy_register(policy: &Policy) -> Shared {
+    Shared::new("nftables-chain", &format!("{}.{}", policy.table.name, policy.name))
+}
+
+fn element_register(owned: &Owned) -> Shared {
+    let Element { key, .. } = &owned.element;
+    let key: Vec<String> = key.iter().map(ToString::to_string).collect();
+    Shared::new("nftables-element", &format!("{} {} {}", owned.table, owned.set.name(), key.join(" . ")))
+}
+
+/// An owner's tag as a message shows it.
+fn describe(tag: &str) -> String {
+    match Owner::from_tag(tag) {
+        Some(owner) => format!(
+            "container {} (network {}, interface {})",
+            owner.container_id, owner.network, owner.ifname
+        ),
+        None => tag.to_owned(),
+    }
+}
+
+fn tolerate_missing(result: Result<(), nft::Error>) -> Result<(), FirewallError> {
+    match result {
+        Err(error) if error.is_missing() => Ok(()),
+        other => Ok(other?),
+    }
+}

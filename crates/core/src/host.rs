@@ -1,0 +1,153 @@
+//! The host a plugin works on, seen from one call: its sockets, the container's namespace, and who is asking.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use cni::{Attachment, Request};
+
+use crate::error::Error;
+use crate::firewall::{self, Backend, Firewall};
+use crate::netlink::Netlink;
+use crate::netns::{Netns, NetnsError, NetnsId};
+use crate::owner::Owner;
+use crate::shared::User;
+
+/// The container's namespace, open, with its socket.
+#[derive(Debug)]
+pub struct Container {
+    /// The namespace.
+    pub netns: Netns,
+    netlink: Option<Netlink>,
+}
+
+impl Container {
+    /// The socket in the container's namespace, opened when first asked for.
+    pub fn netlink(&mut self) -> Result<&mut Netlink, Error> {
+        if self.netlink.is_none() {
+            self.netlink = Some(Netlink::open_in(&self.netns)?);
+        }
+        self.netlink.as_mut().ok_or(Error::NoContainer { operation: "open a socket" })
+    }
+
+    /// Another descriptor of the namespace, to name it in a request of the host's socket.
+    pub fn duplicate(&self) -> Result<OwnedFd, Error> {
+        self.netns
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| Error::from(NetnsError::Open { path: self.netns.path().to_owned(), source }))
+    }
+
+    /// Namespace and socket together, for waiting on events.
+    pub fn parts(&mut self) -> Result<(&Netns, &mut Netlink), Error> {
+        self.netlink()?;
+        match &mut self.netlink {
+            Some(netlink) => Ok((&self.netns, netlink)),
+            None => Err(Error::NoContainer { operation: "open a socket" }),
+        }
+    }
+}
+
+/// Everything a resource needs to make, verify or remove itself.
+#[derive(Debug)]
+pub struct Host<'a> {
+    request: &'a Request,
+    owner: Owner,
+    plugin: &'static str,
+    netlink: Option<Netlink>,
+    container: Option<Container>,
+}
+
+impl<'a> Host<'a> {
+    /// The host, for a plugin's part of an attachment. `netns` is opened now, before anything is changed.
+    pub fn new(
+        request: &'a Request,
+        attachment: &Attachment,
+        plugin: &'static str,
+        netns: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let container = netns
+            .map(|path| Netns::open(path).map(|netns| Container { netns, netlink: None }))
+            .transpose()?;
+        Ok(Self {
+            request,
+            owner: Owner::new(request.config().name(), attachment),
+            plugin,
+            netlink: None,
+            container,
+        })
+    }
+
+    /// As [`Host::new`], for DEL: a namespace that can't be opened is none.
+    pub fn for_removal(
+        request: &'a Request,
+        attachment: &Attachment,
+        plugin: &'static str,
+        netns: Option<&Path>,
+    ) -> Self {
+        let container =
+            netns.and_then(|path| Netns::open(path).ok()).map(|netns| Container { netns, netlink: None });
+        Self {
+            request,
+            owner: Owner::new(request.config().name(), attachment),
+            plugin,
+            netlink: None,
+            container,
+        }
+    }
+
+    /// The call.
+    pub fn request(&self) -> &'a Request {
+        self.request
+    }
+
+    /// Who owns what is made.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The plugin at work.
+    pub fn plugin(&self) -> &'static str {
+        self.plugin
+    }
+
+    /// This plugin's part of the attachment, as a user of shared objects.
+    pub fn user(&self) -> User {
+        User::new(&self.owner, self.plugin)
+    }
+
+    /// The socket in the host's namespace, opened when first asked for.
+    pub fn netlink(&mut self) -> Result<&mut Netlink, Error> {
+        if self.netlink.is_none() {
+            self.netlink = Some(Netlink::open()?);
+        }
+        self.netlink.as_mut().ok_or(Error::NoContainer { operation: "open a socket" })
+    }
+
+    /// The container, where there is one.
+    pub fn container(&mut self) -> Option<&mut Container> {
+        self.container.as_mut()
+    }
+
+    /// The container; an error where the runtime gave no usable namespace.
+    pub fn need_container(&mut self, operation: &'static str) -> Result<&mut Container, Error> {
+        self.container.as_mut().ok_or(Error::NoContainer { operation })
+    }
+
+    /// The identity of the container's namespace.
+    pub fn netns_id(&self) -> Option<NetnsId> {
+        self.container.as_ref().map(|container| container.netns.id())
+    }
+
+    /// Works without the container for a while: what is to be removed belonged to another namespace.
+    pub(crate) fn without_container<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let container = self.container.take();
+        let result = work(self);
+        self.container = container;
+        result
+    }
+
+    /// A firewall backend.
+    pub fn firewall(&self, backend: Backend) -> Box<dyn Firewall> {
+        firewall::open(backend, self.plugin)
+    }
+}

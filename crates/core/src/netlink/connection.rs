@@ -1,0 +1,279 @@
+//! The socket and the loop that drives it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use futures::{Future, Stream};
+use netlink_packet_core::{
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rtnetlink::Handle;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+
+use super::{KernelError, NetlinkError};
+use crate::netns::Netns;
+
+/// How long one request may take. Most take microseconds; the deletion of a link waits for grace periods, and behind other deletions.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often an interrupted dump is repeated (the Go suite's number).
+const DUMP_ATTEMPTS: usize = 5;
+
+/// Set in a message of a dump whose objects changed meanwhile (`linux/netlink.h`); its parts may not fit together.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// An rtnetlink socket, bound to the network namespace it was opened in for good.
+pub struct Netlink {
+    connection: Pin<Box<rtnetlink::proto::Connection<RouteNetlinkMessage, PollSocket>>>,
+    handle: Handle,
+    fd: i32,
+    waker: Arc<Flag>,
+}
+
+impl fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netlink").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}
+
+impl Netlink {
+    /// A socket in the calling thread's namespace.
+    pub fn open() -> Result<Self, NetlinkError> {
+        open_socket().map(Self::from_socket).map_err(|source| NetlinkError::Open { source })
+    }
+
+    /// A socket in another namespace: opened by a thread that enters it and ends there, so that no thread is left in the wrong one.
+    pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
+        let socket =
+            netns.run(open_socket).map_err(|error| NetlinkError::Open { source: io::Error::other(error) })?;
+        socket.map(Self::from_socket).map_err(|source| NetlinkError::Open { source })
+    }
+
+    fn from_socket(socket: PollSocket) -> Self {
+        let fd = socket.0.as_raw_fd();
+        let (connection, handle, _events) = rtnetlink::from_socket(socket);
+        Self { connection: Box::pin(connection), handle, fd, waker: Arc::new(Flag::default()) }
+    }
+
+    /// Sends a change and waits for its acknowledgement.
+    pub(super) fn change(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        operation: impl Fn() -> String,
+    ) -> Result<(), NetlinkError> {
+        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, &operation).map(|_| ())
+    }
+
+    /// Asks for one object. `None` if the kernel says there is no such thing.
+    pub(super) fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+        operation: impl Fn() -> String,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        match self.exchange(message, NLM_F_REQUEST, &operation) {
+            Ok(answer) => Ok(answer.messages.into_iter().next()),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for all objects of a kind, again if they changed meanwhile.
+    pub(super) fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        operation: impl Fn() -> String,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &operation)?;
+            if !answer.interrupted {
+                return Ok(answer.messages);
+            }
+        }
+        Err(NetlinkError::Interrupted { operation: operation() })
+    }
+
+    fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        operation: &dyn Fn() -> String,
+    ) -> Result<Answer, NetlinkError> {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = flags;
+        let socket_failed = |source| NetlinkError::Socket { operation: operation(), source };
+        let stream = self.handle.request(message).map_err(|error| socket_failed(io::Error::other(error)))?;
+        let mut stream = Box::pin(stream);
+        let mut answer = Answer::default();
+        let deadline = Instant::now() + DEADLINE;
+        // A request without acknowledgement and without dump is answered by one message, after which nothing ends the stream.
+        let single = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
+        loop {
+            let waker = Waker::from(Arc::clone(&self.waker));
+            let mut context = Context::from_waker(&waker);
+            self.waker.0.store(false, Ordering::Relaxed);
+            if self.connection.as_mut().poll(&mut context).is_ready() {
+                return Err(socket_failed(io::Error::from(io::ErrorKind::ConnectionAborted)));
+            }
+            loop {
+                match stream.as_mut().poll_next(&mut context) {
+                    Poll::Ready(Some(message)) => {
+                        answer.take(message, operation)?;
+                        if single && !answer.messages.is_empty() {
+                            return Ok(answer);
+                        }
+                    }
+                    Poll::Ready(None) => return Ok(answer),
+                    Poll::Pending => break,
+                }
+            }
+            if !self.waker.0.load(Ordering::Relaxed) {
+                wait_readable(self.fd, deadline).map_err(|errno| match errno {
+                    None => NetlinkError::Timeout { operation: operation(), waited: DEADLINE },
+                    Some(errno) => socket_failed(io::Error::from(errno)),
+                })?;
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Answer {
+    messages: Vec<RouteNetlinkMessage>,
+    interrupted: bool,
+}
+
+impl Answer {
+    fn take(
+        &mut self,
+        message: NetlinkMessage<RouteNetlinkMessage>,
+        operation: &dyn Fn() -> String,
+    ) -> Result<(), NetlinkError> {
+        self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(message) => self.messages.push(message),
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                return Err(NetlinkError::Refused { operation: operation(), source: kernel_error(&error) });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Number and text of a refusal. With `NETLINK_CAP_ACK` the payload of the error message is the header of the refused request (16 bytes),
+/// then attributes; number 1 is the text (`NLMSGERR_ATTR_MSG`).
+fn kernel_error(error: &ErrorMessage) -> KernelError {
+    const HEADER: usize = 16;
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let errno = Errno::from_raw(error.raw_code().saturating_abs());
+    let text = error.header.get(HEADER..).and_then(|attributes| {
+        NlasIterator::new(attributes)
+            .filter_map(Result::ok)
+            .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+            .map(|attribute| String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned())
+    });
+    KernelError { errno, text }
+}
+
+/// Waits until the socket has something to read. `Err(None)` at the deadline.
+pub(super) fn wait_readable(fd: i32, deadline: Instant) -> Result<(), Option<Errno>> {
+    let fd = crate::sys::borrow_fd(fd);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that the last fraction of a millisecond is not spent spinning.
+        let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Ok(0) if left.is_zero() => return Err(None),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(Some(errno)),
+        }
+    }
+}
+
+fn open_socket() -> io::Result<PollSocket> {
+    PollSocket::new(NETLINK_ROUTE)
+}
+
+/// Remembers that something asked to be polled again.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A non-blocking socket whose operations are pending when they would block; the loop above waits on the descriptor itself, so no waker
+/// need be kept.
+struct PollSocket(Socket);
+
+fn pending<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        other => Poll::Ready(other),
+    }
+}
+
+impl AsyncSocket for PollSocket {
+    fn socket_ref(&self) -> &Socket {
+        &self.0
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.0
+    }
+
+    fn new(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.set_non_blocking(true)?;
+        socket.bind_auto()?;
+        // Older kernels (before 4.12) have neither; errors are then only numbers.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_cap_ack(true);
+        // Since 4.20: filters of dumps are honoured.
+        let _ = socket.set_netlink_get_strict_chk(true);
+        Ok(Self(socket))
+    }
+
+    fn poll_send(&self, _: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        pending(self.0.send(buffer, 0))
+    }
+
+    fn poll_send_to(
+        &self,
+        _: &mut Context<'_>,
+        buffer: &[u8],
+        address: &SocketAddr,
+    ) -> Poll<io::Result<usize>> {
+        pending(self.0.send_to(buffer, address, 0))
+    }
+
+    fn poll_recv<B: bytes::BufMut>(&self, _: &mut Context<'_>, buffer: &mut B) -> Poll<io::Result<()>> {
+        pending(self.0.recv(buffer, 0).map(|_| ()))
+    }
+
+    fn poll_recv_from<B: bytes::BufMut>(
+        &self,
+        _: &mut Context<'_>,
+        buffer: &mut B,
+    ) -> Poll<io::Result<SocketAddr>> {
+        pending(self.0.recv_from(buffer, 0).map(|(_, address)| address))
+    }
+
+    fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
+        pending(self.0.recv_from_full())
+    }
+}

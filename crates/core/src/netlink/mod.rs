@@ -1,0 +1,107 @@
+//! rtnetlink: one [`Netlink`] a network namespace, synchronous outside.
+//!
+//! `rtnetlink` is asynchronous and leaves three things to its user: text of extended acknowledgements, dumps that were interrupted, and
+//! deadlines. They are added here, on a poll(2) loop instead of a runtime: a plugin lives for milliseconds, and a runtime's threads cost
+//! more than its work (`docs/adr/0001-no-async-runtime.md`). This module is the only place that names `rtnetlink`'s types.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+mod address;
+mod bridge;
+mod connection;
+mod link;
+mod monitor;
+mod route;
+
+pub use address::{AddressState, InterfaceAddress};
+pub use bridge::{BridgeSettings, PortSettings, Vlan, VlanRange};
+pub use connection::Netlink;
+pub use link::{Link, LinkChange, MacAddress, MacError, VethPairSpec};
+pub use route::RouteEntry;
+
+/// What the kernel answered to a request: the error number and, where it gave one, its own words (extended acknowledgement).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelError {
+    /// The error number.
+    pub errno: Errno,
+    /// The kernel's words.
+    pub text: Option<String>,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.text {
+            Some(text) => write!(f, "kernel: {text} ({})", self.errno.desc()),
+            None => write!(f, "kernel: {}", self.errno.desc()),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// A request that failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NetlinkError {
+    /// No socket.
+    #[error("can't open a netlink socket")]
+    Open {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("can't {operation}")]
+    Refused {
+        /// What was asked, with the object: "create bridge cni0".
+        operation: String,
+        /// The kernel's answer.
+        source: KernelError,
+    },
+    /// No answer in time.
+    #[error("can't {operation}: the kernel did not answer within {} s", waited.as_secs())]
+    Timeout {
+        /// What was asked.
+        operation: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The socket failed.
+    #[error("can't {operation}: the netlink socket failed")]
+    Socket {
+        /// What was asked.
+        operation: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The object changed while it was being listed, five times in a row.
+    #[error("can't {operation}: it changed while it was being read, again and again")]
+    Interrupted {
+        /// What was asked.
+        operation: String,
+    },
+}
+
+impl NetlinkError {
+    /// The kernel's error number, if the kernel refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { source, .. } => Some(source.errno),
+            _ => None,
+        }
+    }
+
+    /// Whether what was to be made is there already.
+    pub fn is_exists(&self) -> bool {
+        self.errno() == Some(Errno::EEXIST)
+    }
+
+    /// Whether what was to be changed or removed is not there. The kernel says so in different ways for different objects.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL))
+    }
+}

@@ -1,0 +1,139 @@
+//! Network namespaces, by file descriptor.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::sys;
+
+/// Why a namespace can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NetnsError {
+    /// The path can't be opened.
+    #[error("can't open network namespace {}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("{} is not a network namespace but {what}", path.display())]
+    NotNetwork {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// It can't be entered.
+    #[error("can't enter network namespace {}", path.display())]
+    Enter {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
+    /// No thread.
+    #[error("can't start a thread to enter network namespace {}", path.display())]
+    Thread {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What makes a namespace the same one, however it is named: device and inode of its file (`namespaces(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NetnsId {
+    /// Device number of nsfs.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// An open network namespace. It exists as long as this does.
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    id: NetnsId,
+}
+
+impl Netns {
+    /// Opens a namespace and makes sure that it is one, and of the network kind.
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        let opening = |source| NetnsError::Open { path: path.to_owned(), source };
+        let file = File::open(path).map_err(opening)?;
+        let metadata = file.metadata().map_err(opening)?;
+        let what = match sys::namespace_type(file.as_fd()) {
+            Ok(libc::CLONE_NEWNET) => None,
+            Ok(libc::CLONE_NEWNS) => Some("a mount namespace"),
+            Ok(libc::CLONE_NEWPID) => Some("a PID namespace"),
+            Ok(libc::CLONE_NEWUSER) => Some("a user namespace"),
+            Ok(libc::CLONE_NEWUTS) => Some("a UTS namespace"),
+            Ok(libc::CLONE_NEWIPC) => Some("an IPC namespace"),
+            Ok(_) => Some("another kind of namespace"),
+            Err(_) => Some("no namespace at all"),
+        };
+        match what {
+            Some(what) => Err(NetnsError::NotNetwork { path: path.to_owned(), what }),
+            None => Ok(Self {
+                file,
+                path: path.to_owned(),
+                id: NetnsId { device: metadata.dev(), inode: metadata.ino() },
+            }),
+        }
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// Runs something inside the namespace, on a thread that ends there. What it opens (sockets, files below `/proc/sys/net`) belongs
+    /// to the namespace; the calling thread never leaves its own.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        thread::scope(|scope| {
+            let inside = move || {
+                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+                    .map_err(|source| NetnsError::Enter { path: self.path.clone(), source })?;
+                Ok(work())
+            };
+            let thread = thread::Builder::new()
+                .stack_size(256 << 10)
+                .spawn_scoped(scope, inside)
+                .map_err(|source| NetnsError::Thread { path: self.path.clone(), source })?;
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl fmt::Debug for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netns").field("path", &self.path).field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,32 @@
+//! Firewall entries of an attachment.
+
+use serde::{Deserialize, Serialize};
+
+use super::Lifecycle;
+use crate::error::Error;
+use crate::firewall::{Backend, Entry};
+use crate::host::Host;
+
+/// Entries in one backend. They are made, and removed, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rules {
+    /// Where.
+    pub backend: Backend,
+    /// What.
+    pub entries: Vec<Entry>,
+}
+
+impl Lifecycle for Rules {
+    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        Ok(host.firewall(self.backend).ensure(host.owner(), &self.entries)?)
+    }
+
+    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        Ok(host.firewall(self.backend).verify(host.owner(), &self.entries)?)
+    }
+
+    fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        Ok(host.firewall(self.backend).remove(host.owner(), &self.entries)?)
+    }
+}

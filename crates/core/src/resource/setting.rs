@@ -1,0 +1,144 @@
+//! Properties of the container that are changed, and restored on DEL.
+
+use cni::LinkName;
+use serde::{Deserialize, Serialize};
+
+use super::{Lifecycle, container_link, same};
+use crate::error::Error;
+use crate::host::Host;
+use crate::netlink::{Link, LinkChange, MacAddress};
+use crate::sysctl::{self, Key, SysctlError};
+
+/// A property of a link with its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LinkProperty {
+    /// Hardware address.
+    Mac(MacAddress),
+    /// MTU in bytes.
+    Mtu(u32),
+    /// Promiscuous mode.
+    Promiscuous(bool),
+    /// Reception of all multicast.
+    AllMulticast(bool),
+    /// Transmit queue length in packets.
+    TxQueueLength(u32),
+}
+
+impl LinkProperty {
+    /// The same property's value on a link.
+    pub fn of(self, link: &Link) -> Self {
+        match self {
+            Self::Mac(_) => Self::Mac(link.mac.parse().unwrap_or_default()),
+            Self::Mtu(_) => Self::Mtu(link.mtu),
+            Self::Promiscuous(_) => Self::Promiscuous(link.promiscuous),
+            Self::AllMulticast(_) => Self::AllMulticast(link.all_multicast),
+            Self::TxQueueLength(_) => Self::TxQueueLength(link.tx_queue_len),
+        }
+    }
+
+    fn change(self) -> LinkChange {
+        let mut change = LinkChange::default();
+        match self {
+            Self::Mac(mac) => change.mac = Some(mac),
+            Self::Mtu(mtu) => change.mtu = Some(mtu),
+            Self::Promiscuous(on) => change.promiscuous = Some(on),
+            Self::AllMulticast(on) => change.all_multicast = Some(on),
+            Self::TxQueueLength(length) => change.tx_queue_len = Some(length),
+        }
+        change
+    }
+}
+
+/// A property of the container's interface, and what it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// The interface in the container.
+    pub link: LinkName,
+    /// The value asked for.
+    pub wanted: LinkProperty,
+    /// The value before; `None` where it is not known (nothing to restore).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<LinkProperty>,
+}
+
+impl Setting {
+    fn apply(&self, host: &mut Host<'_>, property: LinkProperty) -> Result<(), Error> {
+        let link = container_link(host, self.link.as_str(), "change its interface")?;
+        if property.of(&link) == property {
+            return Ok(());
+        }
+        let netlink = host.need_container("change its interface")?.netlink()?;
+        Ok(netlink.change_link(link.index, &link.name, &property.change())?)
+    }
+}
+
+impl Lifecycle for Setting {
+    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        self.apply(host, self.wanted)
+    }
+
+    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let link = container_link(host, self.link.as_str(), "verify its interface")?;
+        let text = |property: LinkProperty| format!("{}", property.change());
+        same(
+            || format!("interface {} in the container", self.link),
+            &text(self.wanted),
+            &text(self.wanted.of(&link)),
+        )
+    }
+
+    fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let (Some(before), Some(_)) = (self.before, host.container()) else { return Ok(()) };
+        match self.apply(host, before) {
+            // Gone with its interface.
+            Err(Error::LinkMissing { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// A sysctl of the container's namespace, and what it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SysctlSetting {
+    /// The key separated by slashes, below `net/`.
+    pub key: String,
+    /// The value asked for.
+    pub value: String,
+    /// The value before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
+impl SysctlSetting {
+    fn inside<T: Send>(
+        host: &mut Host<'_>,
+        work: impl FnOnce() -> Result<T, SysctlError> + Send,
+    ) -> Result<T, Error> {
+        Ok(host.need_container("reach its sysctls")?.netns.run(work)??)
+    }
+}
+
+impl Lifecycle for SysctlSetting {
+    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let key = Key::new(&self.key)?;
+        Self::inside(host, || key.write(&self.value))
+    }
+
+    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let key = Key::new(&self.key)?;
+        let found = Self::inside(host, || key.read())?;
+        if sysctl::same(&found, &self.value) {
+            return Ok(());
+        }
+        same(|| format!("sysctl {} in the container", self.key), &self.value, &found)
+    }
+
+    fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let (Some(before), Some(_)) = (&self.before, host.container()) else { return Ok(()) };
+        let key = Key::new(&self.key)?;
+        Self::inside(host, || key.write_if_present(before))
+    }
+}

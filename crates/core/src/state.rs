@@ -1,0 +1,207 @@
+//! Files of state: where they are, how they are locked, written and removed.
+//!
+//! Everything here describes kernel objects, which do not survive a reboot, so it lives on a tmpfs: `/run/ferrule`.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+/// The root of all state.
+pub const ROOT: &str = "/run/ferrule";
+
+/// How long a lock is waited for. Its holder does a few kernel operations at most; one that takes longer is stuck.
+const LOCK_LIMIT: Duration = Duration::from_secs(20);
+
+/// A state file that can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A file operation failed.
+    #[error("can't {operation} {}", path.display())]
+    File {
+        /// What was done: "create directory", "write".
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A lock was not released in time.
+    #[error("{} is locked by another process for more than {} s", path.display(), limit.as_secs())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The content is not what was written.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl StateError {
+    pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { operation, path, source }
+    }
+}
+
+/// Makes a directory and its parents, for root only.
+pub(crate) fn make_directory(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StateError::file("create directory", path))
+}
+
+/// Removes a directory if it is empty, and then its parents likewise, up to and including [`ROOT`].
+pub(crate) fn prune(path: &Path) {
+    let mut directory = Some(path);
+    while let Some(current) = directory.filter(|current| current.starts_with(ROOT)) {
+        // Not empty, or somebody else was faster: in either case there is nothing left to do here.
+        if fs::remove_dir(current).is_err() {
+            return;
+        }
+        directory = current.parent();
+    }
+}
+
+/// A file held under an exclusive lock (`flock(2)`), which ends with the process whatever happens to it.
+#[derive(Debug)]
+pub(crate) struct LockedFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockedFile {
+    /// Opens and locks a file, made if need be with its directory.
+    pub(crate) fn create(path: &Path) -> Result<Self, StateError> {
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            if let Some(locked) = Self::attempt(path, true, deadline)? {
+                return Ok(locked);
+            }
+        }
+    }
+
+    /// Opens and locks a file if it is there.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>, StateError> {
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            match Self::attempt(path, false, deadline) {
+                Ok(Some(locked)) => return Ok(Some(locked)),
+                Ok(None) => {}
+                Err(StateError::File { source, .. }) if missing(&source) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// `None` if the file was removed between opening and locking, as its last user does.
+    fn attempt(path: &Path, create: bool, deadline: Instant) -> Result<Option<Self>, StateError> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(create)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if create && error.kind() == ErrorKind::NotFound => {
+                make_directory(path.parent().unwrap_or(path))?;
+                return Ok(None);
+            }
+            Err(error) => return Err(StateError::file("open", path)(error)),
+        };
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    return Err(StateError::Locked { path: path.to_owned(), limit: LOCK_LIMIT });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    // flock(2) itself has no deadline.
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(5));
+                }
+                Err(TryLockError::Error(error)) => return Err(StateError::file("lock", path)(error)),
+            }
+        }
+        let held = file.metadata().map_err(StateError::file("look at", path))?;
+        let current =
+            fs::symlink_metadata(path).is_ok_and(|now| now.dev() == held.dev() && now.ino() == held.ino());
+        Ok(current.then(|| Self { file, path: path.to_owned() }))
+    }
+
+    /// The whole content.
+    pub(crate) fn read(&mut self) -> Result<Vec<u8>, StateError> {
+        let mut bytes = Vec::new();
+        io::Seek::rewind(&mut self.file)
+            .and_then(|()| self.file.read_to_end(&mut bytes))
+            .map_err(StateError::file("read", &self.path))?;
+        Ok(bytes)
+    }
+
+    /// Adds to the end, in one write.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        self.file.write_all(bytes).map_err(StateError::file("write", &self.path))
+    }
+
+    /// Empties the file.
+    pub(crate) fn clear(&mut self) -> Result<(), StateError> {
+        self.file.set_len(0).map_err(StateError::file("empty", &self.path))
+    }
+
+    /// Removes the file, then its directories as far as they are empty.
+    pub(crate) fn remove(self) -> Result<(), StateError> {
+        match fs::remove_file(&self.path) {
+            Err(error) if !missing(&error) => return Err(StateError::file("remove", &self.path)(error)),
+            _ => {}
+        }
+        if let Some(directory) = self.path.parent() {
+            prune(directory);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The names in a directory; none if there is no such directory.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, StateError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(StateError::file("list", path)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StateError::file("list", path))?;
+        names.extend(entry.file_name().to_str().map(ToOwned::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A path below [`ROOT`].
+pub(crate) fn path<S: AsRef<OsStr>>(parts: impl IntoIterator<Item = S>) -> PathBuf {
+    let mut path = PathBuf::from(ROOT);
+    path.extend(parts.into_iter().map(|part| PathBuf::from(part.as_ref())));
+    path
+}

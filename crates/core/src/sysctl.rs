@@ -1,0 +1,128 @@
+//! Kernel parameters below `/proc/sys/net`.
+//!
+//! The `sysctl` crate turns every separator into a dot and every dot into a slash, so it can't name a parameter of an interface with a dot
+//! in its name (`eth0.100`). Keys without such an interface go through it; per-interface parameters are addressed by path.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+
+use cni::LinkName;
+use sysctl::Sysctl as _;
+use thiserror::Error;
+
+/// A parameter that can't be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SysctlError {
+    /// Reading.
+    #[error("can't read sysctl {key}")]
+    Read {
+        /// The parameter, separated by slashes.
+        key: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Writing.
+    #[error("can't set sysctl {key} to {value:?}")]
+    Write {
+        /// The parameter.
+        key: String,
+        /// The value.
+        value: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not below `net`.
+    #[error("sysctl {key} is not a network parameter (net/...)")]
+    Key {
+        /// What was given.
+        key: String,
+    },
+}
+
+impl SysctlError {
+    /// Whether the parameter does not exist (no IPv6 in this kernel, interface gone).
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Read { source, .. } | Self::Write { source, .. } => source.kind() == ErrorKind::NotFound,
+            Self::Key { .. } => false,
+        }
+    }
+}
+
+/// A network parameter, by path: `net/ipv4/ip_forward`, `net/ipv6/conf/eth0.100/accept_ra`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// A key separated by slashes, below `net`. No component may be empty, `.` or `..`.
+    pub fn new(path: &str) -> Result<Self, SysctlError> {
+        let good = path.starts_with("net/")
+            && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        if good && !path.contains('\0') {
+            Ok(Self(path.to_owned()))
+        } else {
+            Err(SysctlError::Key { key: path.to_owned() })
+        }
+    }
+
+    /// A parameter of an interface: family `ipv4` or `ipv6`, then the name of the parameter.
+    pub fn of_interface(family: &str, interface: &LinkName, parameter: &str) -> Self {
+        Self(format!("net/{family}/conf/{interface}/{parameter}"))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The value, without the line end. The namespace is the calling thread's.
+    pub fn read(&self) -> Result<String, SysctlError> {
+        let failed = |source| SysctlError::Read { key: self.0.clone(), source };
+        if self.0.contains('.') {
+            fs::read_to_string(self.path()).map(|text| text.trim_end().to_owned()).map_err(failed)
+        } else {
+            let value = sysctl::Ctl::new(&self.0.replace('/', ".")).and_then(|ctl| ctl.value_string());
+            value.map(|text| text.trim_end().to_owned()).map_err(|error| failed(io_error(error)))
+        }
+    }
+
+    /// Sets the value; not written if it is so already, because `/proc/sys` may be read-only where somebody else has set it right.
+    pub fn write(&self, value: &str) -> Result<(), SysctlError> {
+        if self.read().is_ok_and(|current| same(&current, value)) {
+            return Ok(());
+        }
+        // One write of the whole value: the kernel takes each write as a value of its own.
+        OpenOptions::new()
+            .write(true)
+            .open(self.path())
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .map_err(|source| SysctlError::Write { key: self.0.clone(), value: value.to_owned(), source })
+    }
+
+    /// As [`Key::write`], but a parameter that does not exist is no error.
+    pub fn write_if_present(&self, value: &str) -> Result<(), SysctlError> {
+        match self.write(value) {
+            Err(error) if error.is_missing() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from("/proc/sys").join(&self.0)
+    }
+}
+
+/// Whether two values are the same to the kernel, which separates the parts of a list by tabs however they were written.
+pub fn same(one: &str, other: &str) -> bool {
+    one.split_whitespace().eq(other.split_whitespace())
+}
+
+fn io_error(error: sysctl::SysctlError) -> io::Error {
+    match error {
+        sysctl::SysctlError::NotFound(key) => io::Error::new(ErrorKind::NotFound, key),
+        sysctl::SysctlError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
