@@ -313,7 +313,9 @@ impl ValidAttachments {
 
     /// Every attachment in use: container id and interface name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(container, ifname)| (container.as_str(), ifname.as_str()))
+        self.0
+            .iter()
+            .flat_map(|(container, names)| names.iter().map(move |name| (container.as_str(), name.as_str())))
     }
 
     /// Whether the attachment is in use.
