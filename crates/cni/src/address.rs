@@ -172,3 +172,6 @@ pub fn previous(address: IpAddr) -> Option<IpAddr> {
         IpAddr::V6(v6) => v6.to_bits().checked_sub(1).map(|bits| Ipv6Addr::from_bits(bits).into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

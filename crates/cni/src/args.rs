@@ -63,3 +63,6 @@ impl Args {
         .hint("add IgnoreUnknown=1 to CNI_ARGS to pass keys that this plugin does not know"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,3 +154,6 @@ pub(crate) fn parameters(environment: &Environment, verb: Verb) -> Result<Parame
     let netns = environment.get("CNI_NETNS").map(PathBuf::from);
     Ok(Parameters { attachment: Some(Attachment { container_id, ifname }), netns })
 }
+
+#[cfg(test)]
+mod tests;

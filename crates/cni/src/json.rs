@@ -178,7 +178,7 @@ impl<'a> Go<'a> {
         let found = match self.0 {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
-            Value::Number(_) => "another number",
+            Value::Number(_) => "a number",
             Value::String(_) => "a string",
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
@@ -212,12 +212,11 @@ macro_rules! integers {
                 Value::Number(number) => number.as_i128().and_then(|number| <$kind>::try_from(number).ok()),
                 _ => None,
             };
-            match number {
-                Some(number) => visitor.$visit(number),
-                None => Err(self.unexpected(
-                    format_args!("a whole number from {} to {}", <$kind>::MIN, <$kind>::MAX)
-                )),
-            }
+            let Some(number) = number else {
+                let (least, most) = (<$kind>::MIN, <$kind>::MAX);
+                return Err(self.unexpected(format_args!("a whole number from {least} to {most}")));
+            };
+            visitor.$visit(number)
         }
     )*};
 }
@@ -439,3 +438,6 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         seed.deserialize(Go(value)).map_err(|error| error.at_value_if_leaf(value).under(key))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,3 +137,6 @@ name_type!(
     LinkName,
     check_link_name
 );
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use crate::request::Target;
 /// What is at a path.
 #[derive(Debug)]
 pub(crate) enum NetnsState {
-    /// A network namespace other than ours.
+    /// A namespace other than ours, of the network kind as far as that shows from outside.
     Foreign,
     /// The namespace this process is in.
     Own,
@@ -54,14 +55,17 @@ pub(crate) fn state(path: &Path) -> NetnsState {
     kind_of_namespace(path)
 }
 
-/// Tells a network namespace from a mount or user namespace: the kernel names an open one `net:[4026531840]`.
+/// Tells a network namespace from a mount or user namespace where that costs nothing: the kernel names an open `/proc/PID/ns` entry
+/// `net:[4026531840]`. One that is bound to a path has that path for a name; what it is, entering it will tell.
 fn kind_of_namespace(path: &Path) -> NetnsState {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) => return absent_or_unreadable(error),
     };
     match fs::read_link(format!("/proc/thread-self/fd/{}", file.as_raw_fd())) {
-        Ok(name) if name.to_string_lossy().starts_with("net:") => NetnsState::Foreign,
+        Ok(name) if name.is_absolute() || name.as_os_str().as_bytes().starts_with(b"net:") => {
+            NetnsState::Foreign
+        }
         Ok(_) => NetnsState::NotANamespace("a namespace of another kind"),
         Err(error) => NetnsState::Unreadable(error),
     }
@@ -141,3 +145,6 @@ pub(crate) fn owner(
     notes.push(format!("DEL: CNI_NETNS {}: {unusable}; releasing everything outside it", shown(&path)));
     Ok((attachment, None))
 }
+
+#[cfg(test)]
+mod tests;

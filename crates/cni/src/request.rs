@@ -328,3 +328,6 @@ impl ValidAttachments {
         self.0.contains_key(container_id)
     }
 }
+
+#[cfg(test)]
+mod tests;

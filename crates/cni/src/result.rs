@@ -172,3 +172,6 @@ impl AddResult {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
