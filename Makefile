@@ -15,7 +15,7 @@ BIN     := bin
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
 
-demo: ## The main job on real input: two containers, a bridge, a published port. No root, nothing left behind
+demo: $(if $(CNI_BIN),,build) ## The main job on real input: two containers, a bridge, a published port. No root, nothing left behind
 	@demo/run
 
 test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing

@@ -34,6 +34,7 @@
 )]
 
 mod host;
+mod kernel;
 mod netlink;
 mod netns;
 mod normal;

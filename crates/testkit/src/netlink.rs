@@ -3,9 +3,10 @@
 //! So that the kit needs no `ip` to set a scene (the demonstration runs on machines without it), and so that it shares
 //! no encoder with the code under test. Numbers are those of `linux/rtnetlink.h`, `linux/if_link.h`, `linux/veth.h`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
@@ -21,6 +22,13 @@ const NLM_F_ACK: u16 = 0x4;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
+
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_DONE: u16 = 3;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+/// Length of a message's header, and of nfnetlink's own after it.
+const HEADER: usize = 16;
+const NFGENMSG: usize = 4;
 
 const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -82,6 +90,45 @@ pub(crate) fn add_default_route(gateway: IpAddr) -> io::Result<()> {
     message.transact()
 }
 
+/// Everything of one kind in the nftables ruleset (`kind` is an `NFT_MSG_GET…` number): each object's attributes, by
+/// number. An empty list where the kernel has no nftables.
+pub(crate) fn nftables_objects(kind: u16) -> io::Result<Vec<BTreeMap<u16, Vec<u8>>>> {
+    let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, NLM_F_DUMP);
+    message.bytes(&[0; NFGENMSG]);
+    let socket = match message.send(SockProtocol::NetlinkNetFilter) {
+        Ok(socket) => socket,
+        Err(e) if e.raw_os_error() == Some(nix::errno::Errno::EPROTONOSUPPORT as i32) => {
+            return Ok(Vec::new());
+        }
+        Err(e) => return Err(e),
+    };
+    let mut objects = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = &buffer[..length];
+        while rest.len() >= HEADER {
+            let size = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+            match u16::from_ne_bytes([rest[4], rest[5]]) {
+                NLMSG_DONE | NLMSG_ERROR => return Ok(objects),
+                _ => objects.push(attributes(&rest[HEADER + NFGENMSG..size])),
+            }
+            rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+        }
+    }
+}
+
+fn attributes(mut rest: &[u8]) -> BTreeMap<u16, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    while rest.len() >= 4 {
+        let size = usize::from(u16::from_ne_bytes([rest[0], rest[1]])).clamp(4, rest.len());
+        let kind = u16::from_ne_bytes([rest[2], rest[3]]) & 0x3fff; // two flag bits on top
+        all.insert(kind, rest[4..size].to_vec());
+        rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+    }
+    all
+}
+
 fn index_of(link: &str) -> io::Result<u32> {
     Ok(if_nametoindex(link)?)
 }
@@ -139,21 +186,21 @@ impl Message {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn transact(mut self) -> io::Result<()> {
+    /// Sends it on a new socket, and returns that.
+    fn send(mut self, protocol: SockProtocol) -> io::Result<OwnedFd> {
         let length = u32::try_from(self.0.len()).expect("a short message");
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )?;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         send(socket.as_raw_fd(), &self.0, MsgFlags::empty())?;
+        Ok(socket)
+    }
+
+    fn transact(self) -> io::Result<()> {
+        let socket = self.send(SockProtocol::NetlinkRoute)?;
         let mut answer = [0; 4096];
         let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        let answer = &answer[..length];
-        if length < 20 || answer[4..6] != NLMSG_ERROR.to_ne_bytes() {
+        if length < HEADER + 4 || answer[4..6] != NLMSG_ERROR.to_ne_bytes() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the kernel did not acknowledge a request",

@@ -32,8 +32,8 @@ const VOLATILE_KEYS: [&str; 26] = [
     "refcnt",
 ];
 
-/// Link flags that follow the carrier.
-const VOLATILE_FLAGS: [&str; 2] = ["NO-CARRIER", "LOWER_UP"];
+/// Flags of links and routes that follow the carrier.
+const VOLATILE_FLAGS: [&str; 4] = ["NO-CARRIER", "LOWER_UP", "linkdown", "dead"];
 
 /// One object of a listing as a line.
 pub(crate) fn line(value: &Value) -> String {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::kernel;
 use crate::normal;
 use crate::oracle::{have, ip_json, nft_json, run_here, tool};
 
@@ -79,6 +80,34 @@ impl Snapshot {
             ("files", files()),
         ]);
         Self { sections }
+    }
+
+    /// Like [`Snapshot::take`] where the tools are installed; elsewhere what the kernel itself lists, with less detail.
+    /// For the demonstration, which needs nothing installed.
+    pub fn take_anywhere() -> Self {
+        if ["ip", "bridge", "tc", "nft"].iter().all(|name| have(name).is_some()) {
+            return Self::take();
+        }
+        let sections = BTreeMap::from([
+            ("links", kernel::links()),
+            ("addresses", kernel::addresses()),
+            ("routes", kernel::routes()),
+            ("nftables", kernel::nftables()),
+            ("sysctls", sysctls()),
+            ("files", files()),
+        ]);
+        Self { sections }
+    }
+
+    /// The names of the sections.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.sections.keys().copied().collect()
+    }
+
+    /// How many lines there are in all.
+    #[expect(clippy::len_without_is_empty, reason = "a host always has something to list")]
+    pub fn len(&self) -> usize {
+        self.sections.values().map(Vec::len).sum()
     }
 
     /// The same without what two correct suites may do differently: MAC addresses, and the random part of veth names.

@@ -71,6 +71,7 @@ pub fn tcp_echo_server(netns: &Netns, address: impl Into<IpAddr>, port: u16) -> 
             match listener.accept() {
                 // One client's trouble (a reset, a stall) is that client's to notice, and no other's.
                 Ok((stream, peer)) => {
+                    let peer = unmapped(peer);
                     let name = name.clone();
                     std::thread::spawn(move || drop(answer_lines(&stream, peer, &name)));
                 }
@@ -78,6 +79,11 @@ pub fn tcp_echo_server(netns: &Netns, address: impl Into<IpAddr>, port: u16) -> 
             }
         }
     })
+}
+
+/// An IPv4 sender as such, which a socket for both families sees as an IPv6 address.
+fn unmapped(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 fn answer_lines(stream: &TcpStream, peer: SocketAddr, name: &str) -> io::Result<()> {
@@ -105,9 +111,10 @@ pub fn udp_echo_server(netns: &Netns, address: impl Into<IpAddr>, port: u16) -> 
     EchoServer::start(address, move |stop| {
         let mut datagram = [0; 2048];
         while !stop.load(Ordering::Relaxed) {
-            let Ok((length, peer)) = socket.recv_from(&mut datagram) else { continue };
+            let Ok((length, sender)) = socket.recv_from(&mut datagram) else { continue };
+            let peer = unmapped(sender);
             let line = String::from_utf8_lossy(&datagram[..length]);
-            let _ = socket.send_to(format!("{} {peer} {name}\n", line.trim_end()).as_bytes(), peer);
+            let _ = socket.send_to(format!("{} {peer} {name}\n", line.trim_end()).as_bytes(), sender);
         }
     })
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use testkit::{
@@ -74,7 +74,8 @@ fn packets_from_a_container_arrive_and_strangers_do_not_answer() {
     let refused = tcp_roundtrip(host.netns(), address, 1).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 
-    let server = udp_echo_server(&container, address, 0);
+    // A socket for both families must not hide that an IPv4 sender is one.
+    let server = udp_echo_server(&container, Ipv6Addr::UNSPECIFIED, 0);
     let reply = udp_roundtrip(host.netns(), address, server.address().port()).unwrap();
     assert_eq!(reply.seen_from.ip(), Ipv4Addr::new(10, 1, 0, 1));
 }
