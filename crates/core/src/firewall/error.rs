@@ -1,6 +1,7 @@
 //! What can go wrong with a firewall.
 
 use std::io;
+use std::path::PathBuf;
 
 use cni::Code;
 use thiserror::Error;
@@ -61,6 +62,56 @@ pub enum FirewallError {
         stderr: String,
         /// What it was given.
         input: String,
+    },
+    /// A program of the iptables family is not installed.
+    #[error("{program} is neither on PATH nor in the usual directories; install the iptables package")]
+    ProgramMissing {
+        /// Which program.
+        program: String,
+    },
+    /// Somebody else kept a lock for too long; trying again later may do.
+    #[error("{what} was not free within {seconds} s")]
+    Busy {
+        /// Which lock.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// No answer in time.
+    #[error("{what} did not answer within {seconds} s")]
+    TimedOut {
+        /// Who.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The lock that our own processes keep can't be used.
+    #[error("can't use the lock file {}", path.display())]
+    LockFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Rules made with nft stand in a table of iptables, which iptables can neither show nor change.
+    #[error("table `{table}` has rules that iptables does not understand; choose the nftables backend")]
+    Incompatible {
+        /// The table.
+        table: &'static str,
+    },
+    /// Output that is not in the format it should be in.
+    #[error("{program} printed a line that is not understood: {line:?}")]
+    Output {
+        /// Which program.
+        program: String,
+        /// The line.
+        line: String,
+    },
+    /// A word that no line of `iptables-restore` can have, such as a condition with a line break.
+    #[error("{word:?} can't be written as an iptables rule")]
+    Unwritable {
+        /// The rule's words.
+        word: String,
     },
 }
 

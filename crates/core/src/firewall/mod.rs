@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::owner::Owner;
 
 mod error;
+mod iptables;
 mod nftables;
 
 pub use error::FirewallError;
+pub use iptables::Iptables;
 pub use nftables::Nftables;
 
 /// A firewall implementation.

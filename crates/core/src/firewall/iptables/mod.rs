@@ -1,0 +1,328 @@
+//! The iptables backend: one `iptables-save` and at most one `iptables-restore` per family and verb.
+//!
+//! Chains, rules and comments are those of the Go suite, so that either suite removes what the other made. What is there is read
+//! first; only what is missing is written, in one atomic change per family. Which iptables it is, nft or legacy, is whatever the host
+//! calls by that name.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use cni::{LinkName, NetworkName, ValidAttachments};
+
+mod family;
+mod forward;
+mod isolate;
+mod masquerade;
+mod names;
+mod program;
+mod publish;
+mod rule;
+mod table;
+
+use family::Family;
+use program::Lock;
+use publish::Purpose;
+use table::{Table, Unreadable};
+
+use super::{Entry, Firewall, FirewallError, Role};
+use crate::owner::Owner;
+
+const NAT: &str = "nat";
+const FILTER: &str = "filter";
+const BACKEND: &str = "iptables";
+
+/// Kept by our own processes while they read and change tables.
+const LOCK: &str = "/run/ferrule/iptables.lock";
+
+/// How often a change is planned anew because the tables had changed under it.
+const ATTEMPTS: u32 = 8;
+
+/// The iptables backend.
+#[derive(Debug, Clone)]
+pub struct Iptables {
+    path: OsString,
+    lock: PathBuf,
+}
+
+impl Default for Iptables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A table that a verb is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    family: Family,
+    table: &'static str,
+    /// Whether it is an error if the table can't be read. Where not, there can't be anything of ours in it.
+    required: bool,
+}
+
+impl Iptables {
+    /// The programs on PATH, or in the usual directories.
+    pub fn new() -> Self {
+        Self { path: std::env::var_os("PATH").unwrap_or_default(), lock: PathBuf::from(LOCK) }
+    }
+
+    /// The programs on this search path instead.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<OsString>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// This file as the lock among our own processes instead of the usual one.
+    #[must_use]
+    pub fn with_lock(mut self, file: impl Into<PathBuf>) -> Self {
+        self.lock = file.into();
+        self
+    }
+
+    /// Whether the programs are there for IPv4. An error names the one that is missing.
+    pub fn usable(&self) -> Result<(), FirewallError> {
+        program::find(Family::V4.save(), &self.path)?;
+        program::find(Family::V4.restore(), &self.path)?;
+        Ok(())
+    }
+
+    fn read(&self, place: Place) -> Result<Table, FirewallError> {
+        let program = program::find(place.family.save(), &self.path)?;
+        let text = program::run(&program, &["-t", place.table], "")?;
+        Table::read(place.table, &text).map_err(|unreadable| {
+            let program = program.display().to_string();
+            match unreadable {
+                Unreadable::Incompatible => FirewallError::Incompatible { table: place.table },
+                Unreadable::Line(line) => FirewallError::Output { program, line },
+            }
+        })
+    }
+
+    /// The tables of all places, read side by side: most of it is waiting for a child. Places that can't be read and need not are left out.
+    fn read_all(&self, places: &[Place]) -> Result<Vec<(Family, Table)>, FirewallError> {
+        let results = side_by_side(places, |place| self.read(*place));
+        let mut tables = Vec::new();
+        for (place, result) in places.iter().zip(results) {
+            match result {
+                Ok(table) => tables.push((place.family, table)),
+                Err(FirewallError::Program { .. } | FirewallError::ProgramMissing { .. }) if !place.required => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Reads the tables, plans, and makes the changes: all or none in each family. Plans anew where the tables changed in between.
+    fn change(
+        &self,
+        places: &[Place],
+        plan: impl Fn(Family, &mut Table) -> Result<(), FirewallError>,
+    ) -> Result<(), FirewallError> {
+        let _lock = Lock::take(&self.lock)?;
+        let mut last: Option<(Vec<(Family, String)>, FirewallError)> = None;
+        for _ in 0..ATTEMPTS {
+            let mut blocks: Vec<(Family, String)> = Vec::new();
+            for (family, mut table) in self.read_all(places)? {
+                plan(family, &mut table)?;
+                if !table.is_changed() {
+                    continue;
+                }
+                let block = table.changes().map_err(|word| FirewallError::Unwritable { word })?;
+                match blocks.iter_mut().find(|(of, _)| *of == family) {
+                    Some((_, text)) => text.push_str(&block),
+                    None => blocks.push((family, block)),
+                }
+            }
+            if let Some((tried, error)) = last
+                && tried == blocks
+            {
+                return Err(error); // nothing changed under us: it is the change itself that is refused
+            }
+            let results = side_by_side(&blocks, |(family, text)| self.write(*family, text));
+            match results.into_iter().find_map(Result::err) {
+                None => return Ok(()),
+                Some(error @ FirewallError::Program { .. }) => last = Some((blocks, error)),
+                Some(error) => return Err(error),
+            }
+        }
+        match last {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, family: Family, text: &str) -> Result<(), FirewallError> {
+        let program = program::find(family.restore(), &self.path)?;
+        let wait = program::LOCK_WAIT.as_secs().to_string();
+        program::run(&program, &["-w", &wait, "--noflush"], text).map(drop)
+    }
+}
+
+/// Does the same for each item, each but the first in a thread of its own.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let Some((first, rest)) = items.split_first() else { return Vec::new() };
+    thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = rest.iter().map(|item| scope.spawn(move || work(item))).collect();
+        let mut results = vec![work(first)];
+        for other in others {
+            match other.join() {
+                Ok(result) => results.push(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    })
+}
+
+/// Where the entries are, each place once.
+fn places(entries: &[Entry]) -> Result<Vec<Place>, FirewallError> {
+    let mut places = Vec::new();
+    let mut isolates = false;
+    for entry in entries {
+        let (address, table) = match entry {
+            Entry::Masquerade(masquerade) => (masquerade.address.address(), NAT),
+            Entry::Publish(publish) => (publish.address.address(), NAT),
+            Entry::Forward(forward) => (forward.address, FILTER),
+            Entry::Isolate(_) => {
+                isolates = true;
+                continue;
+            }
+            Entry::SpoofGuard(_) => {
+                return Err(FirewallError::Unsupported { what: "macspoofchk".to_owned(), backend: BACKEND });
+            }
+        };
+        places.push(Place { family: Family::of(address), table, required: true });
+    }
+    // The families of the container's addresses, as the Go suite does; without addresses, all there are.
+    if isolates && !places.iter().any(|place| place.table == FILTER) {
+        places.extend(Family::ALL.map(|family| Place { family, table: FILTER, required: family_exists(family) }));
+    }
+    places.sort();
+    places.dedup();
+    Ok(places)
+}
+
+/// Whether the kernel speaks the family: IPv6 can be left out of a kernel, or switched off on its command line.
+fn family_exists(family: Family) -> bool {
+    family == Family::V4 || Path::new("/proc/net/if_inet6").exists()
+}
+
+/// Both families of a table, where anything may be.
+fn anywhere(table: &'static str) -> [Place; 2] {
+    Family::ALL.map(|family| Place { family, table, required: false })
+}
+
+fn role_table(role: Role) -> &'static str {
+    match role {
+        Role::Interface | Role::Publish => NAT,
+        Role::Forward => FILTER,
+    }
+}
+
+/// Whether anything may still be attached to the bridge.
+fn is_in_use(bridge: &LinkName) -> bool {
+    nix::net::if_::if_nametoindex(bridge.as_str()).is_ok()
+}
+
+fn plan(
+    purpose: Purpose,
+    owner: &Owner,
+    entries: &[Entry],
+    family: Family,
+    table: &mut Table,
+) -> Result<(), FirewallError> {
+    let here = |address: IpAddr| Family::of(address) == family;
+    for entry in entries {
+        match entry {
+            Entry::Masquerade(entry) if here(entry.address.address()) => {
+                masquerade::ensure(table, family, owner, entry);
+            }
+            Entry::Publish(entry) if here(entry.address.address()) => {
+                if let Some(taken) = publish::taken(table, owner, entry) {
+                    return Err(taken);
+                }
+                publish::ensure(table, family, owner, entry, purpose);
+            }
+            Entry::Forward(entry) if here(entry.address) => forward::ensure(table, entry),
+            Entry::Isolate(entry) => isolate::ensure(table, entry),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Firewall for Iptables {
+    fn ensure(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        self.change(&places(entries)?, |family, table| plan(Purpose::Make, owner, entries, family, table))
+    }
+
+    fn verify(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        for (family, mut table) in self.read_all(&places(entries)?)? {
+            plan(Purpose::Look, owner, entries, family, &mut table)?;
+            if let Some(change) = table.first_change() {
+                let what = format!("`{change}` ({})", family.restore().trim_end_matches("-restore"));
+                return Err(FirewallError::Missing { what, backend: BACKEND });
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        let mut places = places(entries)?;
+        for place in &mut places {
+            place.required &= family_exists(place.family);
+        }
+        self.change(&places, |family, table| {
+            let here = |address: IpAddr| Family::of(address) == family;
+            for entry in entries {
+                match entry {
+                    Entry::Masquerade(entry) if here(entry.address.address()) => {
+                        masquerade::remove(table, owner, entry);
+                    }
+                    Entry::Publish(entry) if here(entry.address.address()) => {
+                        publish::remove(table, family, owner, entry);
+                    }
+                    Entry::Forward(entry) if here(entry.address) => forward::remove(table, &[entry.address]),
+                    Entry::Isolate(entry) if !is_in_use(&entry.bridge) => isolate::remove(table, &entry.bridge),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn remove_owner(&mut self, owner: &Owner, role: Role, addresses: &[IpAddr]) -> Result<(), FirewallError> {
+        self.change(&anywhere(role_table(role)), |family, table| {
+            match role {
+                Role::Interface => masquerade::remove_owner(table, owner, addresses),
+                Role::Publish => publish::remove_owner(table, owner, addresses),
+                Role::Forward => {
+                    let here: Vec<IpAddr> =
+                        addresses.iter().copied().filter(|address| Family::of(*address) == family).collect();
+                    forward::remove(table, &here);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn collect(
+        &mut self,
+        network: &NetworkName,
+        role: Role,
+        valid: &ValidAttachments,
+    ) -> Result<(), FirewallError> {
+        self.change(&anywhere(role_table(role)), |_, table| {
+            match role {
+                Role::Interface => masquerade::collect(table, network, valid),
+                Role::Publish => publish::collect(table, network, valid),
+                // Forwarding rules have an address and no owner: nothing tells whose they are.
+                Role::Forward => {}
+            }
+            Ok(())
+        })
+    }
+}

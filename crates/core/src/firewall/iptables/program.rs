@@ -1,0 +1,156 @@
+//! Running `iptables-save` and `iptables-restore`.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::firewall::FirewallError;
+
+/// How long to wait for others: for our own lock, and in `iptables-restore -w` for that of xtables.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// When a program is given up. Longer than its own wait for the lock, so that it can report that itself.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where iptables is on hosts whose runtime was started with a short PATH.
+const MORE_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// `RESOURCE_PROBLEM` of xtables: the lock could not be had in time.
+const EXIT_LOCKED: i32 = 4;
+
+/// The program's file: the first of that name in a PATH and the usual directories.
+pub(super) fn find(name: &str, path: &OsStr) -> Result<PathBuf, FirewallError> {
+    let is_program = |file: &PathBuf| {
+        file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .chain(MORE_DIRECTORIES.iter().map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(is_program)
+        .ok_or_else(|| FirewallError::ProgramMissing { program: name.to_owned() })
+}
+
+/// Runs a program with a text on its standard input and returns its standard output.
+pub(super) fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, FirewallError> {
+    let name = program.display().to_string();
+    let failed = |source| FirewallError::Run { program: name.clone(), source };
+    // Files in memory instead of pipes: whatever the sizes, nobody waits for anybody but for the end of the output.
+    let mut errors = memory_file("").map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::from(memory_file(input).map_err(failed)?))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(errors.try_clone().map_err(failed)?))
+        .spawn()
+        .map_err(failed)?;
+    let output = match child.stdout.take() {
+        Some(stdout) => read_until(stdout, Instant::now() + DEADLINE),
+        None => Ok(Vec::new()),
+    };
+    if output.is_err() {
+        // Already gone is fine; wait() below reaps it either way.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(failed)?;
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            return Err(FirewallError::TimedOut { what: name, seconds: DEADLINE.as_secs() });
+        }
+        other => other.map_err(failed)?,
+    };
+    if !status.success() {
+        let mut stderr = String::new();
+        let read = errors.rewind().and_then(|()| errors.read_to_string(&mut stderr));
+        read.map_err(failed)?;
+        return Err(refused(name, status, stderr, input));
+    }
+    String::from_utf8(output)
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))
+}
+
+fn refused(program: String, status: ExitStatus, stderr: String, input: &str) -> FirewallError {
+    // Exit status 4 is also that of a refused change in some versions; the text tells.
+    if status.code() == Some(EXIT_LOCKED) && stderr.contains("xtables lock") {
+        return FirewallError::Busy { what: format!("the xtables lock ({program})"), seconds: LOCK_WAIT.as_secs() };
+    }
+    FirewallError::Program { program, status: status.to_string(), stderr, input: input.to_owned() }
+}
+
+fn memory_file(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"iptables", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Reads to the end, or to a point in time (`TimedOut`).
+fn read_until(mut stream: impl Read + AsFd, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match nix::poll::poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => match stream.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                length => bytes.extend_from_slice(&buffer[..length]),
+            },
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Keeps our own processes from planning changes on what another is changing: the lock of xtables is held for one program at a time
+/// only, and by the nft variant not at all. Released when dropped, and by the kernel when the process ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, waiting at most [`LOCK_WAIT`].
+    pub(super) fn take(path: &Path) -> Result<Self, FirewallError> {
+        let failed = |source| FirewallError::LockFile { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => return Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
+            Err(std::fs::TryLockError::WouldBlock) => {}
+        }
+        // flock(2) knows no deadline. Should the thread get the lock after we have given up, it lets go at once.
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let locked = file.lock().map(|()| file);
+            let _ = sender.send(locked);
+        });
+        match receiver.recv_timeout(LOCK_WAIT) {
+            Ok(locked) => Ok(Self { _file: locked.map_err(failed)? }),
+            Err(_) => Err(FirewallError::Busy {
+                what: format!("the lock {}", path.display()),
+                seconds: LOCK_WAIT.as_secs(),
+            }),
+        }
+    }
+}

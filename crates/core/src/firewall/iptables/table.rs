@@ -1,0 +1,209 @@
+//! A table as it is, and the changes to make it as it should be.
+
+use std::collections::BTreeMap;
+
+use super::rule::Rule;
+
+/// A table as read, changed step by step in memory; each step is also a line for `iptables-restore`, so that what is planned next sees
+/// what was planned before, and nothing is written that is there already.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    name: &'static str,
+    chains: BTreeMap<String, Vec<Rule>>,
+    lines: Vec<String>,
+    unwritable: Option<String>,
+}
+
+/// Output of `iptables-save` that is not the table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// The table has rules of nftables that iptables can't show.
+    Incompatible,
+    /// A line that is none of the format.
+    Line(String),
+}
+
+impl Table {
+    /// Reads what `iptables-save -t NAME` printed. A table that does not exist yet is printed as nothing, and is empty.
+    pub(super) fn read(name: &'static str, text: &str) -> Result<Self, Unreadable> {
+        let mut table = Self { name, chains: BTreeMap::new(), lines: Vec::new(), unwritable: None };
+        for line in text.lines() {
+            match line.as_bytes().first() {
+                None => {}
+                // `# Table `nat' is incompatible, use 'nft' tool.`: exit status 0, and no table.
+                Some(b'#') if line.contains(" is incompatible") => return Err(Unreadable::Incompatible),
+                Some(b'#' | b'*') => {}
+                Some(b':') => {
+                    let chain = line[1..].split(' ').next().unwrap_or_default();
+                    table.chains.entry(chain.to_owned()).or_default();
+                }
+                Some(b'-') => {
+                    let mut words = Rule::split(line);
+                    if words.len() < 2 || words[0] != "-A" {
+                        return Err(Unreadable::Line(line.to_owned()));
+                    }
+                    let rule = words.split_off(2);
+                    let chain = words.swap_remove(1);
+                    table.chains.entry(chain).or_default().push(Rule::new(rule));
+                }
+                Some(_) if line == "COMMIT" => {}
+                Some(_) => return Err(Unreadable::Line(line.to_owned())),
+            }
+        }
+        Ok(table)
+    }
+
+    /// Whether anything would change.
+    pub(super) fn is_changed(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// The first change, as a line of `iptables-restore`.
+    pub(super) fn first_change(&self) -> Option<&str> {
+        self.lines.first().map(String::as_str)
+    }
+
+    /// The changes as a block for `iptables-restore --noflush`, which makes all of them or none.
+    /// Error: a word that can't be written.
+    pub(super) fn changes(&self) -> Result<String, String> {
+        if let Some(word) = &self.unwritable {
+            return Err(word.clone());
+        }
+        Ok(format!("*{}\n{}\nCOMMIT\n", self.name, self.lines.join("\n")))
+    }
+
+    /// Whether the chain is there.
+    pub(super) fn has_chain(&self, chain: &str) -> bool {
+        self.chains.contains_key(chain)
+    }
+
+    /// The rules of a chain, in order; none if it is not there.
+    pub(super) fn rules(&self, chain: &str) -> &[Rule] {
+        self.chains.get(chain).map_or(&[], Vec::as_slice)
+    }
+
+    /// The names of all chains.
+    pub(super) fn chain_names(&self) -> impl Iterator<Item = &str> {
+        self.chains.keys().map(String::as_str)
+    }
+
+    /// Where a rule stands in a chain, from 0.
+    pub(super) fn position(&self, chain: &str, rule: &Rule) -> Option<usize> {
+        self.rules(chain).iter().position(|other| other.is(rule))
+    }
+
+    /// Whether a rule is in a chain.
+    pub(super) fn has(&self, chain: &str, rule: &Rule) -> bool {
+        self.position(chain, rule).is_some()
+    }
+
+    /// Whether any rule leads to the chain.
+    pub(super) fn is_referenced(&self, chain: &str) -> bool {
+        self.chains.values().flatten().any(|rule| rule.target() == Some(chain))
+    }
+
+    fn write(&mut self, command: &str, chain: &str, rule: Option<&Rule>) {
+        let words = rule.map_or(&[][..], Rule::words);
+        let line = Rule::new([command, chain]).with(words.iter().cloned());
+        match line.line() {
+            Some(line) => self.lines.push(line),
+            None => self.unwritable = Some(line.words().join(" ")),
+        }
+    }
+
+    /// Makes a chain unless it is there. `-N` and not `:CHAIN`, which would empty a chain that somebody else made in the meantime.
+    pub(super) fn ensure_chain(&mut self, chain: &str) {
+        if !self.has_chain(chain) {
+            self.chains.insert(chain.to_owned(), Vec::new());
+            self.write("-N", chain, None);
+        }
+    }
+
+    /// Adds a rule at the end of a chain.
+    pub(super) fn append(&mut self, chain: &str, rule: Rule) {
+        self.write("-A", chain, Some(&rule));
+        self.chains.entry(chain.to_owned()).or_default().push(rule);
+    }
+
+    /// Adds a rule at the beginning of a chain.
+    pub(super) fn prepend(&mut self, chain: &str, rule: Rule) {
+        self.write("-I", chain, Some(&rule));
+        self.chains.entry(chain.to_owned()).or_default().insert(0, rule);
+    }
+
+    /// Adds a rule at the end of a chain unless it is somewhere in it.
+    pub(super) fn ensure_last(&mut self, chain: &str, rule: Rule) {
+        if !self.has(chain, &rule) {
+            self.append(chain, rule);
+        }
+    }
+
+    /// Adds a rule at the beginning of a chain unless it is somewhere in it.
+    pub(super) fn ensure_first(&mut self, chain: &str, rule: Rule) {
+        if !self.has(chain, &rule) {
+            self.prepend(chain, rule);
+        }
+    }
+
+    /// Deletes the rules of a chain for which `unwanted` holds, each by its own words. Returns whether there were any.
+    pub(super) fn delete(&mut self, chain: &str, mut unwanted: impl FnMut(&Rule) -> bool) -> bool {
+        let Some(rules) = self.chains.get_mut(chain).map(std::mem::take) else { return false };
+        let (gone, kept): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| unwanted(rule));
+        for rule in &gone {
+            self.write("-D", chain, Some(rule));
+        }
+        self.chains.insert(chain.to_owned(), kept);
+        !gone.is_empty()
+    }
+
+    /// Empties and deletes a chain that no rule leads to any more; leaves any other. Should a rule have come to lead to it since the
+    /// table was read, the kernel refuses the whole change, and it is planned again.
+    pub(super) fn delete_chain(&mut self, chain: &str) {
+        if !self.has_chain(chain) || self.is_referenced(chain) {
+            return;
+        }
+        if !self.rules(chain).is_empty() {
+            self.write("-F", chain, None);
+        }
+        self.write("-X", chain, None);
+        self.chains.remove(chain);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVED: &str = "# Generated by iptables-save\n*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [3:180]\n:CNI-X - [0:0]\n\
+                         -A POSTROUTING -s 10.1.0.5/32 -m comment --comment \"name: \\\"n\\\" id: \\\"c\\\"\" -j CNI-X\nCOMMIT\n# Completed\n";
+
+    #[test]
+    fn nothing_is_written_that_is_there_already() {
+        let mut table = Table::read("nat", SAVED).unwrap();
+        table.ensure_chain("CNI-X");
+        let jump = Rule::new(["-s", "10.1.0.5"]).jump("CNI-X").comment("name: \"n\" id: \"c\"");
+        table.ensure_last("POSTROUTING", jump);
+        assert!(!table.is_changed());
+    }
+
+    #[test]
+    fn a_chain_that_is_led_to_stays() {
+        let mut table = Table::read("nat", SAVED).unwrap();
+        table.delete_chain("CNI-X");
+        assert!(!table.is_changed());
+        assert!(table.delete("POSTROUTING", |rule| rule.target() == Some("CNI-X")));
+        table.delete_chain("CNI-X");
+        assert_eq!(
+            table.changes().unwrap(),
+            "*nat\n-D POSTROUTING -s 10.1.0.5/32 -m comment --comment \"name: \\\"n\\\" id: \\\"c\\\"\" -j CNI-X\n-X CNI-X\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_table_iptables_cannot_show_is_not_taken_for_an_empty_one() {
+        let text = "# Table `nat' is incompatible, use 'nft' tool.\n";
+        assert_eq!(Table::read("nat", text).unwrap_err(), Unreadable::Incompatible);
+        assert!(Table::read("nat", "Segmentation fault\n").is_err());
+        assert!(Table::read("nat", "").is_ok());
+    }
+}
