@@ -63,7 +63,9 @@ pub(super) fn keep_before_forward(table: &mut Table) {
 pub(super) fn remove(table: &mut Table, bridge: &LinkName) {
     let about = |rule: &Rule, options: &[&str]| {
         options.iter().any(|option| rule.value(option) == Some(bridge.as_str()))
-            && rule.comment_text().is_some_and(|text| text.starts_with("CNI firewall plugin rules (ingressPolicy: "))
+            && rule
+                .comment_text()
+                .is_some_and(|text| text.starts_with("CNI firewall plugin rules (ingressPolicy: "))
     };
     table.delete(STAGE_1, |rule| about(rule, &["-i"]));
     table.delete(STAGE_2, |rule| about(rule, &["-o"]));

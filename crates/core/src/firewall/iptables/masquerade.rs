@@ -31,9 +31,8 @@ pub(super) fn ensure(table: &mut Table, family: Family, owner: &Owner, entry: &M
     let chain = masquerade_chain(owner);
     table.ensure_chain(&chain);
     // Not to be masqueraded: containers in the subnet must see each other's addresses, by multicast too.
-    let masquerade = Rule::new(["!", "-d", family.multicast()])
-        .comment(&masquerade_comment(owner))
-        .jump("MASQUERADE");
+    let masquerade =
+        Rule::new(["!", "-d", family.multicast()]).comment(&masquerade_comment(owner)).jump("MASQUERADE");
     for destination in std::iter::once(&entry.address).chain(&entry.exclude) {
         let rule = accept(owner, destination);
         match (table.position(&chain, &rule), table.position(&chain, &masquerade)) {
@@ -67,10 +66,11 @@ pub(super) fn remove(table: &mut Table, owner: &Owner, entry: &Masquerade) {
         table.delete_chain(&chain);
         return;
     }
-    let still_used =
-        table.rules(POSTROUTING).iter().filter(|rule| rule.target() == Some(&chain)).any(|rule| {
-            rule.source().is_none_or(|source| source.overlaps(&subnet))
-        });
+    let still_used = table
+        .rules(POSTROUTING)
+        .iter()
+        .filter(|rule| rule.target() == Some(&chain))
+        .any(|rule| rule.source().is_none_or(|source| source.overlaps(&subnet)));
     if !still_used {
         let rule = accept(owner, &subnet);
         table.delete(&chain, |other| other.is(&rule));
@@ -94,9 +94,9 @@ pub(super) fn remove_owner(table: &mut Table, owner: &Owner, addresses: &[IpAddr
 /// Removes the masquerade of every container of the network that is not listed.
 pub(super) fn collect(table: &mut Table, network: &NetworkName, valid: &ValidAttachments) {
     let stale = |rule: &Rule| {
-        rule.comment_text().and_then(read_comment).is_some_and(|(name, container)| {
-            name == network.as_str() && !valid.contains_container(container)
-        })
+        rule.comment_text()
+            .and_then(read_comment)
+            .is_some_and(|(name, container)| name == network.as_str() && !valid.contains_container(container))
     };
     // A chain without a jump is what a crash left; its own rules carry the comment too.
     let chains: Vec<String> = table

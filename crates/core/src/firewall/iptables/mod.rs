@@ -107,7 +107,8 @@ impl Iptables {
         for (place, result) in places.iter().zip(results) {
             match result {
                 Ok(table) => tables.push((place.family, table)),
-                Err(FirewallError::Program { .. } | FirewallError::ProgramMissing { .. }) if !place.required => {}
+                Err(FirewallError::Program { .. } | FirewallError::ProgramMissing { .. })
+                    if !place.required => {}
                 Err(error) => return Err(error),
             }
         }
@@ -198,7 +199,11 @@ fn places(entries: &[Entry]) -> Result<Vec<Place>, FirewallError> {
     }
     // The families of the container's addresses, as the Go suite does; without addresses, all there are.
     if isolates && !places.iter().any(|place| place.table == FILTER) {
-        places.extend(Family::ALL.map(|family| Place { family, table: FILTER, required: family_exists(family) }));
+        places.extend(Family::ALL.map(|family| Place {
+            family,
+            table: FILTER,
+            required: family_exists(family),
+        }));
     }
     places.sort();
     places.dedup();
@@ -286,7 +291,9 @@ impl Firewall for Iptables {
                         publish::remove(table, family, owner, entry);
                     }
                     Entry::Forward(entry) if here(entry.address) => forward::remove(table, &[entry.address]),
-                    Entry::Isolate(entry) if !is_in_use(&entry.bridge) => isolate::remove(table, &entry.bridge),
+                    Entry::Isolate(entry) if !is_in_use(&entry.bridge) => {
+                        isolate::remove(table, &entry.bridge);
+                    }
                     _ => {}
                 }
             }

@@ -82,7 +82,10 @@ pub(super) fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Str
 fn refused(program: String, status: ExitStatus, stderr: String, input: &str) -> FirewallError {
     // Exit status 4 is also that of a refused change in some versions; the text tells.
     if status.code() == Some(EXIT_LOCKED) && stderr.contains("xtables lock") {
-        return FirewallError::Busy { what: format!("the xtables lock ({program})"), seconds: LOCK_WAIT.as_secs() };
+        return FirewallError::Busy {
+            what: format!("the xtables lock ({program})"),
+            seconds: LOCK_WAIT.as_secs(),
+        };
     }
     FirewallError::Program { program, status: status.to_string(), stderr, input: input.to_owned() }
 }

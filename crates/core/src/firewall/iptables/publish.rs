@@ -131,7 +131,8 @@ fn ensure_entry_rules(table: &mut Table, owner: &Owner, entry: &Publish, chain: 
         table.delete(DNAT, |rule| {
             rule.target() == Some(chain)
                 && conditions(rule, &entry.conditions) != Conditions::Same
-                && Ports::of(rule).is_some_and(|ports| ports_of(ports.protocol).any(|port| ports.covers(port)))
+                && Ports::of(rule)
+                    .is_some_and(|ports| ports_of(ports.protocol).any(|port| ports.covers(port)))
         });
     }
     let comment = publish_comment(owner);
@@ -204,7 +205,8 @@ impl Ports {
 
     fn overlaps(&self, other: &Self) -> bool {
         let overlap = |a: &(u16, u16), b: &(u16, u16)| a.0 <= b.1 && b.0 <= a.1;
-        self.protocol == other.protocol && self.ranges.iter().any(|a| other.ranges.iter().any(|b| overlap(a, b)))
+        self.protocol == other.protocol
+            && self.ranges.iter().any(|a| other.ranges.iter().any(|b| overlap(a, b)))
     }
 }
 
@@ -241,12 +243,13 @@ pub(super) fn taken(table: &Table, owner: &Owner, entry: &Publish) -> Option<Fir
         if conditions(lead, &entry.conditions) != Conditions::Same {
             continue;
         }
-        for mapping in entry.mappings.iter().filter(|m| m.protocol == ports.protocol && ports.covers(m.host_port)) {
-            let elsewhere = table
-                .rules(chain)
-                .iter()
-                .filter_map(Published::of)
-                .find(|published| published.overlaps(mapping) && published.to != entry.destination(mapping));
+        for mapping in
+            entry.mappings.iter().filter(|m| m.protocol == ports.protocol && ports.covers(m.host_port))
+        {
+            let elsewhere =
+                table.rules(chain).iter().filter_map(Published::of).find(|published| {
+                    published.overlaps(mapping) && published.to != entry.destination(mapping)
+                });
             let Some(published) = elsewhere else { continue };
             let any = if entry.address.is_ipv4() { "0.0.0.0" } else { "::" };
             let host_ip = mapping.host_ip.map_or(any.to_owned(), |ip| ip.to_string());

@@ -52,7 +52,11 @@ impl Rule {
 
     /// Whether this is the same rule, whatever the order of its words.
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.0 == other.0 || self.parts() == other.parts()
+        // Taking a rule apart costs more than seeing that it leads elsewhere or is about another port.
+        self.0 == other.0
+            || (self.target() == other.target()
+                && self.value("--dport") == other.value("--dport")
+                && self.parts() == other.parts())
     }
 
     /// The word behind an option such as `--comment`; `None` where the option is not there.
@@ -304,7 +308,9 @@ mod tests {
 
     #[test]
     fn what_conditions_added_is_told_from_the_rest() {
-        let rule = rule("! -s 192.0.2.0/24 -p tcp -m comment --comment x -m multiport --dports 80 -m mark --mark 0x1 -j Y");
+        let rule = rule(
+            "! -s 192.0.2.0/24 -p tcp -m comment --comment x -m multiport --dports 80 -m mark --mark 0x1 -j Y",
+        );
         assert_eq!(
             rule.beyond(&["comment", "multiport"]),
             ["!", "-s", "192.0.2.0/24", "-m", "mark", "--mark", "0x1"]

@@ -29,10 +29,9 @@ impl Table {
         let mut table = Self { name, chains: BTreeMap::new(), lines: Vec::new(), unwritable: None };
         for line in text.lines() {
             match line.as_bytes().first() {
-                None => {}
                 // `# Table `nat' is incompatible, use 'nft' tool.`: exit status 0, and no table.
                 Some(b'#') if line.contains(" is incompatible") => return Err(Unreadable::Incompatible),
-                Some(b'#' | b'*') => {}
+                None | Some(b'#' | b'*') => {}
                 Some(b':') => {
                     let chain = line[1..].split(' ').next().unwrap_or_default();
                     table.chains.entry(chain.to_owned()).or_default();

@@ -1,0 +1,5 @@
+//! The iptables backend, in both variants of iptables, against `iptables-save`, real packets and the Go suite's plugins.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod layout;
+mod support;
