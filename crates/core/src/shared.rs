@@ -86,6 +86,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether anybody is entered.
+    pub fn is_used(&self) -> bool {
+        fs::read_dir(self.directory.join("users")).is_ok_and(|mut users| users.next().is_some())
+    }
+
     /// Whether the user is entered.
     pub fn has(&self, user: &User) -> bool {
         self.directory.join("users").join(&user.0).exists()

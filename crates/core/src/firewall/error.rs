@@ -1,11 +1,11 @@
 //! What can go wrong with a firewall.
 
 use std::io;
-use std::path::PathBuf;
 
 use cni::Code;
 use thiserror::Error;
 
+use crate::netlink::NetlinkError;
 use crate::nft;
 use crate::state::StateError;
 
@@ -43,6 +43,9 @@ pub enum FirewallError {
     /// The register of users of a shared table or chain.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The links of the host can't be listed.
+    #[error(transparent)]
+    Links(#[from] NetlinkError),
     /// A program of the iptables family can't be run.
     #[error("can't run {program}")]
     Run {
@@ -64,7 +67,7 @@ pub enum FirewallError {
         input: String,
     },
     /// A program of the iptables family is not installed.
-    #[error("{program} is neither on PATH nor in the usual directories; install the iptables package")]
+    #[error("{program} is neither on PATH nor in the usual directories")]
     ProgramMissing {
         /// Which program.
         program: String,
@@ -85,16 +88,8 @@ pub enum FirewallError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// The lock that our own processes keep can't be used.
-    #[error("can't use the lock file {}", path.display())]
-    LockFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// Rules made with nft stand in a table of iptables, which iptables can neither show nor change.
-    #[error("table `{table}` has rules that iptables does not understand; choose the nftables backend")]
+    #[error("table `{table}` has rules that iptables does not understand")]
     Incompatible {
         /// The table.
         table: &'static str,
@@ -121,11 +116,18 @@ impl FirewallError {
         match self {
             Self::PortTaken { .. } => Code::Conflict,
             Self::Missing { .. } => Code::CheckFailed,
-            Self::Unsupported { .. } => Code::InvalidConfig,
+            Self::Unsupported { .. } | Self::Unwritable { .. } => Code::InvalidConfig,
             Self::Nftables(error) if error.is_permission_denied() => Code::NotPermitted,
-            Self::State(StateError::Locked { .. }) => Code::TryAgainLater,
+            Self::State(StateError::Locked { .. }) | Self::Busy { .. } => Code::TryAgainLater,
             Self::State(_) => Code::Io,
-            Self::Nftables(_) | Self::Run { .. } | Self::Program { .. } => Code::Kernel,
+            Self::ProgramMissing { .. } => Code::NotAvailable,
+            Self::Nftables(_)
+            | Self::Links(_)
+            | Self::Run { .. }
+            | Self::Program { .. }
+            | Self::TimedOut { .. }
+            | Self::Incompatible { .. }
+            | Self::Output { .. } => Code::Kernel,
         }
     }
 
@@ -139,13 +141,22 @@ impl FirewallError {
                 "somebody has changed the firewall; run DEL, then ADD, to set the attachment up again"
             }
             Self::Unsupported { .. } => "choose another backend",
-            Self::Run { .. } => "install the program, or choose the nftables backend",
+            Self::Run { .. } | Self::ProgramMissing { .. } => {
+                "install the iptables package, or choose the nftables backend"
+            }
+            Self::Incompatible { .. } => "choose the nftables backend",
+            Self::Busy { .. } => "something changes iptables all the time, or hangs while it does",
+            Self::Unwritable { .. } => "a word of a rule must not have a line break",
             Self::Nftables(error) if error.is_permission_denied() => "CAP_NET_ADMIN is needed",
             Self::Nftables(error) if error.is_unsupported() => {
                 "this kernel has no nftables; choose the iptables backend"
             }
             Self::State(_) => "the directory must be writable, with space left",
-            Self::Nftables(_) | Self::Program { .. } => return None,
+            Self::Nftables(_)
+            | Self::Links(_)
+            | Self::Program { .. }
+            | Self::TimedOut { .. }
+            | Self::Output { .. } => return None,
         };
         Some(text.to_owned())
     }

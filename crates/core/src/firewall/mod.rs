@@ -248,6 +248,7 @@ pub trait Firewall {
 pub fn open(backend: Backend, plugin: &'static str) -> Box<dyn Firewall> {
     match backend {
         Backend::Nftables => Box::new(Nftables::new(plugin)),
-        Backend::Iptables | Backend::Firewalld => Box::new(Nftables::new(plugin)),
+        Backend::Iptables => Box::new(Iptables::new(plugin)),
+        Backend::Firewalld => Box::new(Nftables::new(plugin)),
     }
 }

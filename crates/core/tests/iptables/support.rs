@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ferrule_core::firewall::iptables::Iptables;
 use ferrule_core::firewall::{
-    Entry, Forward, Isolate, IsolationPolicy, Mapping, Masquerade, Protocol, Publish,
+    Entry, Forward, Iptables, Isolate, IsolationPolicy, Mapping, Masquerade, Protocol, Publish,
 };
 use ferrule_core::owner::Owner;
 use testkit::{Host, Netns, have, workspace_dir};
@@ -58,7 +57,7 @@ impl Tables {
 
     /// The backend under test.
     pub(crate) fn backend(&self) -> Iptables {
-        Iptables::new().with_path(&self.directory)
+        Iptables::new("test").with_path(&self.directory)
     }
 
     /// Runs one of the variant's programs in a namespace.

@@ -6,10 +6,10 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
-use cni::{LinkName, NetworkName, ValidAttachments};
+use cni::{NetworkName, ValidAttachments};
 
 mod family;
 mod forward;
@@ -22,19 +22,18 @@ mod rule;
 mod table;
 
 use family::Family;
-use program::Lock;
 use publish::Purpose;
 use table::{Table, Unreadable};
 
-use super::{Entry, Firewall, FirewallError, Role};
+use super::{Entry, Firewall, FirewallError, Forward, Isolate, Role};
+use crate::netlink::{Netlink, NetlinkError};
 use crate::owner::Owner;
+use crate::shared::{Shared, User};
+use crate::state::{self, LockedFile};
 
 const NAT: &str = "nat";
 const FILTER: &str = "filter";
 const BACKEND: &str = "iptables";
-
-/// Kept by our own processes while they read and change tables.
-const LOCK: &str = "/run/ferrule/iptables.lock";
 
 /// How often a change is planned anew because the tables had changed under it.
 const ATTEMPTS: u32 = 8;
@@ -42,14 +41,8 @@ const ATTEMPTS: u32 = 8;
 /// The iptables backend.
 #[derive(Debug, Clone)]
 pub struct Iptables {
+    plugin: &'static str,
     path: OsString,
-    lock: PathBuf,
-}
-
-impl Default for Iptables {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// A table that a verb is about.
@@ -62,9 +55,9 @@ struct Place {
 }
 
 impl Iptables {
-    /// The programs on PATH, or in the usual directories.
-    pub fn new() -> Self {
-        Self { path: std::env::var_os("PATH").unwrap_or_default(), lock: PathBuf::from(LOCK) }
+    /// The backend, for the users that a plugin's attachments are, with the programs on PATH or in the usual directories.
+    pub fn new(plugin: &'static str) -> Self {
+        Self { plugin, path: std::env::var_os("PATH").unwrap_or_default() }
     }
 
     /// The programs on this search path instead.
@@ -74,15 +67,8 @@ impl Iptables {
         self
     }
 
-    /// This file as the lock among our own processes instead of the usual one.
-    #[must_use]
-    pub fn with_lock(mut self, file: impl Into<PathBuf>) -> Self {
-        self.lock = file.into();
-        self
-    }
-
     /// Whether the programs are there for IPv4. An error names the one that is missing.
-    pub fn usable(&self) -> Result<(), FirewallError> {
+    pub fn probe(&self) -> Result<(), FirewallError> {
         program::find(Family::V4.save(), &self.path)?;
         program::find(Family::V4.restore(), &self.path)?;
         Ok(())
@@ -121,7 +107,6 @@ impl Iptables {
         places: &[Place],
         plan: impl Fn(Family, &mut Table) -> Result<(), FirewallError>,
     ) -> Result<(), FirewallError> {
-        let _lock = Lock::take(&self.lock)?;
         let mut last: Option<(Vec<(Family, String)>, FirewallError)> = None;
         for _ in 0..ATTEMPTS {
             let mut blocks: Vec<(Family, String)> = Vec::new();
@@ -159,6 +144,15 @@ impl Iptables {
         let wait = program::LOCK_WAIT.as_secs().to_string();
         program::run(&program, &["-w", &wait, "--noflush"], text).map(drop)
     }
+}
+
+/// Does something while none of our own processes reads or changes tables or the registers of who uses what: the lock of xtables is held
+/// for one program at a time only, and by the nft variant not at all.
+fn alone(work: impl FnOnce() -> Result<(), FirewallError>) -> Result<(), FirewallError> {
+    let lock = LockedFile::create(&state::path(["iptables.lock"]))?;
+    let result = work();
+    lock.remove()?;
+    result
 }
 
 /// Does the same for each item, each but the first in a thread of its own.
@@ -227,9 +221,22 @@ fn role_table(role: Role) -> &'static str {
     }
 }
 
-/// Whether anything may still be attached to the bridge.
-fn is_in_use(bridge: &LinkName) -> bool {
-    nix::net::if_::if_nametoindex(bridge.as_str()).is_ok()
+/// Who uses the rules of an address. An address that was given to another container is no more the first one's to cut off.
+fn forward_register(entry: &Forward) -> Shared {
+    Shared::new("iptables-forward", &entry.address.to_string())
+}
+
+/// Who uses the isolation of a bridge.
+fn isolation_register(entry: &Isolate) -> Shared {
+    Shared::new("iptables-isolation", entry.bridge.as_str())
+}
+
+/// Whether a container of somebody else's is attached to the bridge: the Go suite registers nothing.
+fn has_other_ports(entry: &Isolate, owner: &Owner) -> Result<bool, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let Some(bridge) = netlink.link(entry.bridge.as_str())? else { return Ok(false) };
+    let tag = owner.tag();
+    Ok(netlink.links()?.iter().any(|link| link.master == Some(bridge.index) && link.alias != tag))
 }
 
 fn plan(
@@ -259,9 +266,73 @@ fn plan(
     Ok(())
 }
 
+impl Iptables {
+    /// Enters the owner as a user of what it shares.
+    fn register(&self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
+        let user = User::new(owner, self.plugin);
+        for entry in entries {
+            let register = match entry {
+                Entry::Forward(entry) => forward_register(entry),
+                Entry::Isolate(entry) => isolation_register(entry),
+                _ => continue,
+            };
+            register.acquire(&user, |_: Option<bool>| Ok::<_, FirewallError>(Some(true)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the owner out again. Returns the entries that nobody needs any more.
+    fn unregister<'a>(&self, owner: &Owner, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, FirewallError> {
+        let user = User::new(owner, self.plugin);
+        let mut unused = Vec::new();
+        for entry in entries {
+            let register = match entry {
+                Entry::Forward(entry) => forward_register(entry),
+                Entry::Isolate(entry) => isolation_register(entry),
+                _ => {
+                    unused.push(entry);
+                    continue;
+                }
+            };
+            register.release(&user, |_: Option<bool>| Ok::<_, FirewallError>(()))?;
+            let still_needed = register.is_used()
+                || match entry {
+                    Entry::Isolate(entry) => has_other_ports(entry, owner)?,
+                    _ => false,
+                };
+            if !still_needed {
+                unused.push(entry);
+            }
+        }
+        Ok(unused)
+    }
+}
+
+/// Removes entries that are in one family's table.
+fn remove(owner: &Owner, entries: &[&Entry], family: Family, table: &mut Table) {
+    let here = |address: IpAddr| Family::of(address) == family;
+    for entry in entries {
+        match entry {
+            Entry::Masquerade(entry) if here(entry.address.address()) => {
+                masquerade::remove(table, owner, entry);
+            }
+            Entry::Publish(entry) if here(entry.address.address()) => {
+                publish::remove(table, family, owner, entry);
+            }
+            Entry::Forward(entry) if here(entry.address) => forward::remove(table, &[entry.address]),
+            Entry::Isolate(entry) => isolate::remove(table, &entry.bridge),
+            _ => {}
+        }
+    }
+}
+
 impl Firewall for Iptables {
     fn ensure(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
-        self.change(&places(entries)?, |family, table| plan(Purpose::Make, owner, entries, family, table))
+        let places = places(entries)?;
+        alone(|| {
+            self.register(owner, entries)?;
+            self.change(&places, |family, table| plan(Purpose::Make, owner, entries, family, table))
+        })
     }
 
     fn verify(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
@@ -280,39 +351,32 @@ impl Firewall for Iptables {
         for place in &mut places {
             place.required &= family_exists(place.family);
         }
-        self.change(&places, |family, table| {
-            let here = |address: IpAddr| Family::of(address) == family;
-            for entry in entries {
-                match entry {
-                    Entry::Masquerade(entry) if here(entry.address.address()) => {
-                        masquerade::remove(table, owner, entry);
-                    }
-                    Entry::Publish(entry) if here(entry.address.address()) => {
-                        publish::remove(table, family, owner, entry);
-                    }
-                    Entry::Forward(entry) if here(entry.address) => forward::remove(table, &[entry.address]),
-                    Entry::Isolate(entry) if !is_in_use(&entry.bridge) => {
-                        isolate::remove(table, &entry.bridge);
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
+        alone(|| {
+            let unused = self.unregister(owner, entries)?;
+            self.change(&places, |family, table| {
+                remove(owner, &unused, family, table);
+                Ok(())
+            })
         })
     }
 
     fn remove_owner(&mut self, owner: &Owner, role: Role, addresses: &[IpAddr]) -> Result<(), FirewallError> {
-        self.change(&anywhere(role_table(role)), |family, table| {
-            match role {
-                Role::Interface => masquerade::remove_owner(table, owner, addresses),
-                Role::Publish => publish::remove_owner(table, owner, addresses),
-                Role::Forward => {
-                    let here: Vec<IpAddr> =
-                        addresses.iter().copied().filter(|address| Family::of(*address) == family).collect();
-                    forward::remove(table, &here);
+        alone(|| {
+            self.change(&anywhere(role_table(role)), |family, table| {
+                match role {
+                    Role::Interface => masquerade::remove_owner(table, owner, addresses),
+                    Role::Publish => publish::remove_owner(table, owner, addresses),
+                    Role::Forward => {
+                        let here: Vec<IpAddr> = addresses
+                            .iter()
+                            .copied()
+                            .filter(|address| Family::of(*address) == family)
+                            .collect();
+                        forward::remove(table, &here);
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            })
         })
     }
 
@@ -322,14 +386,16 @@ impl Firewall for Iptables {
         role: Role,
         valid: &ValidAttachments,
     ) -> Result<(), FirewallError> {
-        self.change(&anywhere(role_table(role)), |_, table| {
-            match role {
-                Role::Interface => masquerade::collect(table, network, valid),
-                Role::Publish => publish::collect(table, network, valid),
-                // Forwarding rules have an address and no owner: nothing tells whose they are.
-                Role::Forward => {}
-            }
-            Ok(())
+        alone(|| {
+            self.change(&anywhere(role_table(role)), |_, table| {
+                match role {
+                    Role::Interface => masquerade::collect(table, network, valid),
+                    Role::Publish => publish::collect(table, network, valid),
+                    // Forwarding rules have an address and no owner: nothing tells whose they are.
+                    Role::Forward => {}
+                }
+                Ok(())
+            })
         })
     }
 }

@@ -1,14 +1,12 @@
 //! Running `iptables-save` and `iptables-restore`.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -16,7 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::firewall::FirewallError;
 
-/// How long to wait for others: for our own lock, and in `iptables-restore -w` for that of xtables.
+/// How long `iptables-restore -w` waits for the lock of xtables.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
 
 /// When a program is given up. Longer than its own wait for the lock, so that it can report that itself.
@@ -112,48 +110,6 @@ fn read_until(mut stream: impl Read + AsFd, deadline: Instant) -> io::Result<Vec
             },
             Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Keeps our own processes from planning changes on what another is changing: the lock of xtables is held for one program at a time
-/// only, and by the nft variant not at all. Released when dropped, and by the kernel when the process ends.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// Takes the lock, waiting at most [`LOCK_WAIT`].
-    pub(super) fn take(path: &Path) -> Result<Self, FirewallError> {
-        let failed = |source| FirewallError::LockFile { path: path.to_owned(), source };
-        if let Some(directory) = path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        }
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => return Ok(Self { _file: file }),
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
-            Err(std::fs::TryLockError::WouldBlock) => {}
-        }
-        // flock(2) knows no deadline. Should the thread get the lock after we have given up, it lets go at once.
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let locked = file.lock().map(|()| file);
-            let _ = sender.send(locked);
-        });
-        match receiver.recv_timeout(LOCK_WAIT) {
-            Ok(locked) => Ok(Self { _file: locked.map_err(failed)? }),
-            Err(_) => Err(FirewallError::Busy {
-                what: format!("the lock {}", path.display()),
-                seconds: LOCK_WAIT.as_secs(),
-            }),
         }
     }
 }
