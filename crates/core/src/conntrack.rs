@@ -229,9 +229,11 @@ fn filter(matches: &[&Match], into: &mut Attributes) {
     let protocol = common(first, rest, |wanted| Some(wanted.protocol));
     // The kernel reads a port only together with a protocol.
     let port = protocol.and_then(|_| common(first, rest, |wanted| wanted.destination_port));
-    let same_family = |address: &IpAddr| Family::of(*address) == first.family;
-    let destination = common(first, rest, |wanted| wanted.destination).filter(same_family);
-    let reply_source = common(first, rest, |wanted| wanted.reply_source).filter(same_family);
+    // Not for IPv6: there the kernel's comparison is inverted (`!ipv6_addr_cmp()` in `ctnetlink_filter_match_tuple()`, Linux
+    // 5.8 to at least 6.18), and leaves out exactly what is wanted.
+    let comparable = |address: &IpAddr| first.family == Family::Ipv4 && address.is_ipv4();
+    let destination = common(first, rest, |wanted| wanted.destination).filter(comparable);
+    let reply_source = common(first, rest, |wanted| wanted.reply_source).filter(comparable);
 
     let flag = |set: bool, flag| if set { flag } else { 0 };
     let original = flag(destination.is_some(), FILTER_IP_DST)

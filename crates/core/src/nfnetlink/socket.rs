@@ -143,7 +143,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens the socket; every later call fails with [`Error::TimedOut`] once `deadline` has passed.
+    /// Opens the socket. Where a later call would have to wait beyond `deadline`, it fails with [`Error::TimedOut`].
     pub(crate) fn open(deadline: Instant) -> Result<Self, Error> {
         let step = |step| move |source| Error::Open { step, source };
         let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER).map_err(step("socket"))?;
@@ -368,4 +368,87 @@ fn extended_ack<'a>(header: &Header, payload: &'a [u8]) -> &'a [u8] {
         }
     };
     payload.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: Kind = Kind { subsystem: 10, message: 6 };
+
+    fn request() -> Message {
+        let mut request = Message::new(RULE, libc::NLM_F_CREATE, 1);
+        request.attributes.string(1, "table").string(2, "chain").be32(3, 7);
+        request
+    }
+
+    /// An `NLMSG_ERROR` as the kernel sends it: code, header of the request, extended-ACK attributes.
+    fn refusal(code: i32, flags: u16, echoed: &[u8], extended: &Attributes) -> Vec<u8> {
+        let payload = [&code.to_ne_bytes(), echoed, extended.as_bytes()].concat();
+        let mut bytes = u32::try_from(HEADER + payload.len()).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(u16::try_from(libc::NLMSG_ERROR).unwrap().to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(9_u32.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn received(bytes: &[u8]) -> Refusal {
+        let (header, payload, rest) = split(bytes).unwrap();
+        assert_eq!((header.sequence, rest.len()), (9, 0));
+        match interpret(&header, payload) {
+            Received::Refused(refusal) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_has_both_headers() {
+        let mut bytes = Vec::new();
+        request().encode(&mut bytes, 5, libc::NLM_F_ACK);
+        let (header, payload, rest) = split(&bytes).unwrap();
+        assert_eq!((header.kind, header.sequence, rest.len()), (0x0a06, 5, 0));
+        assert_eq!(i32::from(header.flags), libc::NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_ACK);
+        assert_eq!(payload[..4], [1, 0, 0, 0]);
+        assert_eq!(&payload[4..], request().attributes.as_bytes());
+    }
+
+    #[test]
+    fn the_kernels_words_are_shown() {
+        let mut extended = Attributes::new();
+        extended.string(NLMSGERR_ATTR_MSG, "Chain of type \"nat\" is not supported");
+        for (flags, echoed) in [(NLM_F_CAPPED, vec![0; 16]), (0, [24_u32.to_ne_bytes(); 6].concat())] {
+            let refusal = received(&refusal(-95, flags | NLM_F_ACK_TLVS, &echoed, &extended));
+            assert_eq!(refusal.errno, Errno::EOPNOTSUPP);
+            assert_eq!(refusal.detail(&request()).as_deref(), Some("Chain of type \"nat\" is not supported"));
+        }
+    }
+
+    #[test]
+    fn where_the_kernel_only_points_the_name_there_is_shown() {
+        let detail_at = |offset: u32| {
+            let mut extended = Attributes::new();
+            extended.bytes(NLMSGERR_ATTR_OFFS, &offset.to_ne_bytes());
+            received(&refusal(-2, NLM_F_CAPPED | NLM_F_ACK_TLVS, &[0; 16], &extended)).detail(&request())
+        };
+        assert_eq!(detail_at(20).as_deref(), Some("the kernel points at 'table'"));
+        assert_eq!(detail_at(32).as_deref(), Some("the kernel points at 'chain'"));
+        assert_eq!(detail_at(44), None, "a number");
+        assert_eq!(detail_at(2), None, "the header");
+        assert_eq!(detail_at(u32::MAX), None, "beyond the end");
+    }
+
+    #[test]
+    fn damaged_answers_do_no_harm() {
+        let mut extended = Attributes::new();
+        extended.string(NLMSGERR_ATTR_MSG, "words");
+        let whole = refusal(-2, NLM_F_ACK_TLVS, &[0xff; 16], &extended);
+        assert!(received(&whole).text.is_none(), "an echoed length that cannot be");
+        for cut in 0..whole.len() {
+            assert!(split(&whole[..cut]).is_none(), "cut at {cut}");
+        }
+        let too_short = [3_u32.to_ne_bytes(); 5].concat();
+        assert!(split(&too_short).is_none(), "a length below the header's own would loop for ever");
+    }
 }

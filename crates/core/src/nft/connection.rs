@@ -20,7 +20,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects; every call fails once `deadline` has passed.
+    /// Connects. No call on the connection waits for the kernel beyond `deadline`.
     pub fn open(deadline: Instant) -> Result<Self, Error> {
         Ok(Self { socket: Socket::open(deadline)?, destroy: true })
     }

@@ -41,6 +41,7 @@ enum Header {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
+    Ethernet,
     Network(Family),
     Transport(Family, Protocol),
 }
@@ -61,20 +62,16 @@ impl Field {
     pub const IIFNAME: Self = Self::new("iifname", Source::Meta(6), DataType::IfName, Needs::Nothing);
     /// The interface the packet goes out by.
     pub const OIFNAME: Self = Self::new("oifname", Source::Meta(7), DataType::IfName, Needs::Nothing);
-    /// The bridge whose port the frame came in by.
-    pub const IBRNAME: Self = Self::new("meta ibrname", Source::Meta(17), DataType::IfName, Needs::Nothing);
-    /// The bridge whose port the frame goes out by.
-    pub const OBRNAME: Self = Self::new("meta obrname", Source::Meta(18), DataType::IfName, Needs::Nothing);
     /// The packet's mark.
     pub const MARK: Self = Self::new("meta mark", Source::Meta(META_MARK), DataType::Mark, Needs::Nothing);
     /// The connection's mark.
     pub const CT_MARK: Self = Self::new("ct mark", Source::Ct(3), DataType::Mark, Needs::Nothing);
     /// Destination MAC address.
     pub const ETHER_DADDR: Self =
-        Self::header("ether daddr", Header::Link, 0, DataType::EtherAddr, Needs::Nothing);
+        Self::header("ether daddr", Header::Link, 0, DataType::EtherAddr, Needs::Ethernet);
     /// Source MAC address.
     pub const ETHER_SADDR: Self =
-        Self::header("ether saddr", Header::Link, 6, DataType::EtherAddr, Needs::Nothing);
+        Self::header("ether saddr", Header::Link, 6, DataType::EtherAddr, Needs::Ethernet);
     /// Source address.
     pub const IP_SADDR: Self = Self::header("ip saddr", Header::Network, 12, DataType::Ipv4Addr, IPV4);
     /// Destination address.
@@ -103,6 +100,8 @@ impl Field {
     // Compared through methods of `Rule`: their values have types of their own, only the lengths are right here.
     pub(super) const PROTOCOL: Self =
         Self::new("meta protocol", Source::Meta(1), DataType::InetService, Needs::Nothing);
+    pub(super) const IIFTYPE: Self =
+        Self::new("iiftype", Source::Meta(8), DataType::InetService, Needs::Nothing);
     pub(super) const NFPROTO: Self =
         Self::new("meta nfproto", Source::Meta(15), DataType::InetProto, Needs::Nothing);
     pub(super) const ICMPV6_TYPE: Self =

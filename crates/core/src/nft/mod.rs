@@ -34,7 +34,9 @@
 
 mod abi;
 mod connection;
+mod element;
 mod error;
+mod expression;
 mod field;
 mod read;
 mod rule;
@@ -43,13 +45,16 @@ mod table;
 mod transaction;
 mod userdata;
 mod value;
+mod verdict;
 
 pub use connection::Connection;
+pub use element::{Element, Mapped};
 pub use error::Error;
 pub use field::Field;
 pub use read::{ChainInfo, RuleInfo, TableInfo};
 pub use rule::{AddressType, Direction, Rule, ct_state, ct_status};
-pub use set::{Element, MapTo, Mapped, Set, Verdict};
+pub use set::{MapTo, Set};
 pub use table::{Base, Chain, ChainType, Family, Hook, Policy, Table, priority};
 pub use transaction::Transaction;
 pub use value::{DataType, Protocol, Value};
+pub use verdict::Verdict;

@@ -2,7 +2,8 @@
 
 use super::abi;
 use super::connection::Connection;
-use super::set::{Element, RawElement, Set, assemble};
+use super::element::{Element, RawElement, assemble};
+use super::set::Set;
 use super::table::{Base, ChainType, Family, Hook, Policy, Table};
 use super::transaction::{elements_of, new};
 use super::value::Concatenation;

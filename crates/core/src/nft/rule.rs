@@ -8,11 +8,13 @@
 use std::net::IpAddr;
 
 use super::abi::{expression as abi, register};
-use super::field::{Field, Needs};
-use super::set::{MapTo, Set, Verdict};
+use super::expression::Comparison;
+use super::field::Field;
+use super::set::{MapTo, Set};
 use super::table::Family;
 use super::userdata;
-use super::value::{self, Protocol, Value};
+use super::value::{Protocol, Value};
+use super::verdict::Verdict;
 use crate::nfnetlink::Attributes;
 
 /// States of a connection, for [`Rule::ct_state`]; combine with `|`. (`enum ip_conntrack_info`, as `nf_tables` numbers it.)
@@ -57,12 +59,6 @@ pub enum AddressType {
     Multicast = 5,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Comparison {
-    Equal = 0,
-    NotEqual = 1,
-}
-
 /// A rule under construction. Parts apply from left to right: the first comparison that fails ends the rule.
 ///
 /// ```
@@ -81,16 +77,26 @@ pub struct Rule {
     pub(super) expressions: Attributes,
     pub(super) comment: Option<String>,
     /// The network protocol that the rule has already checked for.
-    network: Option<Family>,
-    transport: Option<Protocol>,
-    fault: Option<String>,
+    pub(super) network: Option<Family>,
+    pub(super) transport: Option<Protocol>,
+    /// Whether the packet is known to have an Ethernet header.
+    pub(super) ethernet: bool,
+    pub(super) fault: Option<String>,
 }
 
 impl Rule {
     /// An empty rule for a table of this family. Without a comparison it matches every packet.
     pub fn new(family: Family) -> Self {
         let network = matches!(family, Family::Ip | Family::Ip6 | Family::Arp).then_some(family);
-        Self { family, expressions: Attributes::new(), comment: None, network, transport: None, fault: None }
+        Self {
+            family,
+            expressions: Attributes::new(),
+            comment: None,
+            network,
+            transport: None,
+            ethernet: matches!(family, Family::Bridge | Family::Arp),
+            fault: None,
+        }
     }
 
     /// Sets the comment, at most 128 bytes without double quotes.
@@ -315,227 +321,11 @@ impl Rule {
         self.nat_map(abi::NAT_SNAT, fields, map)
     }
 
-    // How it is encoded.
-
     pub(super) fn fault(&self) -> Option<String> {
         self.fault
             .clone()
             .or_else(|| self.comment.as_deref().and_then(userdata::comment_fault).map(str::to_owned))
     }
-
-    fn faulty(mut self, fault: String) -> Self {
-        self.fault.get_or_insert(fault);
-        self
-    }
-
-    fn expression(mut self, name: &str, fill: impl FnOnce(&mut Attributes)) -> Self {
-        self.expressions.nest(super::abi::list::ELEM, |expression| {
-            expression.string(abi::NAME, name);
-            expression.nest(abi::DATA, fill);
-        });
-        self
-    }
-
-    fn compare_value(self, field: Field, how: Comparison, value: &Value) -> Self {
-        match value.encode().filter(|_| value.data_type() == field.data_type()) {
-            Some(bytes) => self.compare(field, how, &bytes),
-            None => self.faulty(format!("{field} cannot be compared with {value}")),
-        }
-    }
-
-    fn compare(self, field: Field, how: Comparison, bytes: &[u8]) -> Self {
-        self.load(&[field]).compare_loaded(how, bytes)
-    }
-
-    fn compare_loaded(self, how: Comparison, bytes: &[u8]) -> Self {
-        self.expression("cmp", |cmp| {
-            cmp.be32(abi::CMP_SREG, register::FIRST);
-            cmp.be32(abi::CMP_OP, how as u32);
-            cmp.nest(abi::CMP_DATA, |data| _ = data.bytes(super::abi::data::VALUE, bytes));
-        })
-    }
-
-    /// Compares the leading bits. Whole bytes are compared by loading only those, as `nft` does; else the rest is masked.
-    fn compare_prefix(mut self, field: Field, how: Comparison, address: IpAddr, prefix_length: u8) -> Self {
-        let value = Value::from(address);
-        let bytes = value.encode().unwrap_or_default();
-        let bits = usize::from(prefix_length);
-        if value.data_type() != field.data_type() || bits > bytes.len() * 8 {
-            return self.faulty(format!("{field} cannot be in {address}/{prefix_length}"));
-        }
-        if bits > 0 && bits.is_multiple_of(8) {
-            return self.load_leading(field, bits / 8).compare_loaded(how, &bytes[..bits / 8]);
-        }
-        let mask: Vec<u8> =
-            (0..bytes.len()).map(|index| leading_bits(bits.saturating_sub(index * 8))).collect();
-        let network: Vec<u8> = bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect();
-        self = self.load(&[field]).bitwise(&mask, &vec![0; mask.len()]);
-        self.compare_loaded(how, &network)
-    }
-
-    fn any_bit(self, field: Field, bits: u32) -> Self {
-        let zero = [0; 4];
-        self.load(&[field]).bitwise(&bits.to_ne_bytes(), &zero).compare_loaded(Comparison::NotEqual, &zero)
-    }
-
-    /// Replaces the loaded value by `(value & mask) ^ xor`.
-    fn bitwise(self, mask: &[u8], xor: &[u8]) -> Self {
-        self.expression("bitwise", |bitwise| {
-            bitwise.be32(abi::BITWISE_SREG, register::FIRST);
-            bitwise.be32(abi::BITWISE_DREG, register::FIRST);
-            bitwise.be32(abi::BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
-            bitwise.nest(abi::BITWISE_MASK, |data| _ = data.bytes(super::abi::data::VALUE, mask));
-            bitwise.nest(abi::BITWISE_XOR, |data| _ = data.bytes(super::abi::data::VALUE, xor));
-        })
-    }
-
-    fn immediate(self, register: u32, bytes: &[u8]) -> Self {
-        self.expression("immediate", |immediate| {
-            immediate.be32(abi::IMMEDIATE_DREG, register);
-            immediate.nest(abi::IMMEDIATE_DATA, |data| _ = data.bytes(super::abi::data::VALUE, bytes));
-        })
-    }
-
-    fn lookup(mut self, fields: &[Field], set: &Set, destination: Option<u32>, invert: bool) -> Self {
-        if !fields.iter().map(|field| field.data_type()).eq(set.key.iter().copied()) {
-            return self.faulty(format!(
-                "'{}' is not the key of {} '{}'",
-                names(fields),
-                set.noun(),
-                set.name
-            ));
-        }
-        self = self.load(fields);
-        self.expression("lookup", |lookup| {
-            lookup.string(abi::LOOKUP_SET, &set.name);
-            lookup.be32(abi::LOOKUP_SREG, register::FIRST);
-            if let Some(register) = destination {
-                lookup.be32(abi::LOOKUP_DREG, register);
-            }
-            if invert {
-                lookup.be32(abi::LOOKUP_FLAGS, abi::LOOKUP_INVERT);
-            }
-        })
-    }
-
-    fn nat(self, kind: u32, address: IpAddr, port: Option<u16>) -> Self {
-        let value = Value::from(address);
-        let port_register = register::FIRST + registers(value.data_type().length());
-        let mut rule = self.immediate(register::FIRST, &value.encode().unwrap_or_default());
-        if let Some(port) = port {
-            rule = rule.immediate(port_register, &port.to_be_bytes());
-        }
-        rule.nat_expression(kind, address.is_ipv4(), port.map(|_| port_register))
-    }
-
-    fn nat_map(self, kind: u32, fields: &[Field], map: &Set) -> Self {
-        use super::value::DataType::{InetService, Ipv4Addr, Ipv6Addr};
-        let (address, port) = match map.to {
-            Some(MapTo::Data([address @ (Ipv4Addr | Ipv6Addr)])) => (*address, false),
-            Some(MapTo::Data([address @ (Ipv4Addr | Ipv6Addr), InetService])) => (*address, true),
-            _ => {
-                return self
-                    .faulty(format!("map '{}' does not yield an address, or an address and port", map.name));
-            }
-        };
-        let port_register = register::FIRST + registers(address.length());
-        self.lookup(fields, map, Some(register::FIRST), false).nat_expression(
-            kind,
-            address == Ipv4Addr,
-            port.then_some(port_register),
-        )
-    }
-
-    fn nat_expression(self, kind: u32, ipv4: bool, port_register: Option<u32>) -> Self {
-        let family = if ipv4 { Family::Ip } else { Family::Ip6 };
-        self.expression("nat", |nat| {
-            nat.be32(abi::NAT_TYPE, kind);
-            nat.be32(abi::NAT_FAMILY, u32::from(family.number()));
-            nat.be32(abi::NAT_REG_ADDR_MIN, register::FIRST);
-            if let Some(register) = port_register {
-                nat.be32(abi::NAT_REG_PROTO_MIN, register);
-            }
-        })
-    }
-
-    /// Loads fields side by side, each into whole registers, as a concatenated key wants them.
-    fn load(mut self, fields: &[Field]) -> Self {
-        let types: Vec<_> = fields.iter().map(|field| field.data_type()).collect();
-        if value::length(&types) > register::TOTAL {
-            return self.faulty(format!("'{}' does not fit the registers", names(fields)));
-        }
-        // Checks use the first register too, so all of them come before the first load.
-        for field in fields {
-            self = self.require(*field);
-        }
-        let mut target = register::FIRST;
-        for field in fields {
-            self = self.load_expression(*field, field.length(), target);
-            target += registers(field.length());
-        }
-        self
-    }
-
-    fn load_leading(self, field: Field, length: usize) -> Self {
-        self.require(field).load_expression(field, length, register::FIRST)
-    }
-
-    fn load_expression(self, field: Field, length: usize, target: u32) -> Self {
-        let (name, attributes) = field.load(length, target);
-        self.expression(name, |data| _ = data.append(&attributes))
-    }
-
-    fn require(self, field: Field) -> Self {
-        match field.needs() {
-            Needs::Nothing => self,
-            Needs::Network(network) => self.require_network(network),
-            Needs::Transport(network, protocol) => {
-                let rule = self.require_network(network);
-                if rule.transport == Some(protocol) { rule } else { rule.transport(protocol) }
-            }
-        }
-    }
-
-    /// Compares the network protocol, unless the family of the table or an earlier comparison settled it.
-    fn require_network(mut self, network: Family) -> Self {
-        match self.network {
-            Some(known) if known == network => return self,
-            Some(known) => return self.faulty(format!("{network} headers do not occur in {known} packets")),
-            None => self.network = Some(network),
-        }
-        match (self.family, network) {
-            (Family::Inet, Family::Ip | Family::Ip6) => {
-                self.compare(Field::NFPROTO, Comparison::Equal, &[network.number()])
-            }
-            (Family::Bridge | Family::Netdev, Family::Ip | Family::Ip6 | Family::Arp) => {
-                let ethertype: u16 = match network {
-                    Family::Ip6 => 0x86dd,
-                    Family::Arp => 0x0806,
-                    _ => 0x0800,
-                };
-                self.compare(Field::PROTOCOL, Comparison::Equal, &ethertype.to_be_bytes())
-            }
-            (family, _) if family == network => self,
-            (family, _) => {
-                self.faulty(format!("{network} headers do not occur in tables of family {family}"))
-            }
-        }
-    }
-}
-
-fn names(fields: &[Field]) -> String {
-    let names: Vec<_> = fields.iter().map(ToString::to_string).collect();
-    names.join(" . ")
-}
-
-/// How many 4-byte registers a value of that many bytes takes.
-fn registers(length: usize) -> u32 {
-    u32::try_from(length.div_ceil(4)).unwrap_or(u32::MAX)
-}
-
-/// A byte with its leading `count` bits set.
-fn leading_bits(count: usize) -> u8 {
-    u8::MAX.checked_shr(u32::try_from(count).unwrap_or(u32::MAX)).map_or(u8::MAX, |low| !low)
 }
 
 impl std::fmt::Display for Rule {

@@ -2,8 +2,9 @@
 
 use super::Error;
 use super::abi;
+use super::element::Element;
 use super::rule::Rule;
-use super::set::{Element, Set};
+use super::set::Set;
 use super::table::{Base, Chain, Family, Policy, Table};
 use super::userdata;
 use crate::nfnetlink::{Kind, Message};

@@ -268,3 +268,41 @@ impl fmt::Display for Concatenation<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_key_take_whole_registers_but_a_lone_value_does_not() {
+        let types = [DataType::InetProto, DataType::EtherAddr, DataType::InetService];
+        let values = [Protocol::TCP.into(), [1, 2, 3, 4, 5, 6].into(), 0x5678.into()];
+        let bytes = [6, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0x56, 0x78, 0, 0];
+        assert_eq!(encode(&types, &values).unwrap(), bytes);
+        assert_eq!(length(&types), bytes.len());
+        assert_eq!(decode(&types, &bytes).unwrap(), values);
+        assert_eq!(type_id(&types), (0b00_1100 << 12) | (0b00_1001 << 6) | 0b00_1101);
+
+        assert_eq!(encode(&types[2..], &values[2..]).unwrap(), [0x56, 0x78]);
+        assert_eq!(length(&types[2..]), 2);
+    }
+
+    #[test]
+    fn values_of_another_type_number_or_shape_are_refused() {
+        assert_eq!(encode(&[DataType::InetService], &[Protocol::TCP.into()]), None);
+        assert_eq!(encode(&[DataType::InetService], &[80.into(), 80.into()]), None);
+        assert_eq!(
+            encode(&[DataType::IfName], &["abcdefghijklmnop".into()]),
+            None,
+            "16 bytes leave no room for the NUL"
+        );
+        assert_eq!(encode(&[DataType::IfName], &["".into()]), None);
+        assert_eq!(decode(&[DataType::Ipv4Addr], &[10, 0, 0]), None);
+    }
+
+    #[test]
+    fn values_print_as_nft_prints_them() {
+        let values = [Protocol(99).into(), [2, 0, 0, 0, 0, 0xa].into(), "eth0".into(), Value::Mark(0x2000)];
+        assert_eq!(Concatenation(&values).to_string(), "99 . 02:00:00:00:00:0a . \"eth0\" . 0x00002000");
+    }
+}
