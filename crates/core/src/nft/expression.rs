@@ -24,9 +24,9 @@ impl Rule {
     }
 
     pub(super) fn expression(mut self, name: &str, fill: impl FnOnce(&mut Attributes)) -> Self {
-        self.expressions.nest(abi::list::ELEM, |expression| {
-            expression.string(expression::NAME, name);
-            expression.nest(expression::DATA, fill);
+        self.expressions.nest(abi::list::ELEM, |entry| {
+            entry.string(expression::NAME, name);
+            entry.nest(expression::DATA, fill);
         });
         self
     }

@@ -62,6 +62,10 @@ impl Field {
     pub const IIFNAME: Self = Self::new("iifname", Source::Meta(6), DataType::IfName, Needs::Nothing);
     /// The interface the packet goes out by.
     pub const OIFNAME: Self = Self::new("oifname", Source::Meta(7), DataType::IfName, Needs::Nothing);
+    /// The bridge whose port the frame came in by. Bridge family only; needs a kernel with `CONFIG_NFT_BRIDGE_META`.
+    pub const IBRNAME: Self = Self::new("meta ibrname", Source::Meta(17), DataType::IfName, Needs::Nothing);
+    /// The bridge whose port the frame goes out by. As [`Field::IBRNAME`].
+    pub const OBRNAME: Self = Self::new("meta obrname", Source::Meta(18), DataType::IfName, Needs::Nothing);
     /// The packet's mark.
     pub const MARK: Self = Self::new("meta mark", Source::Meta(META_MARK), DataType::Mark, Needs::Nothing);
     /// The connection's mark.

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ferrule_core::conntrack::{Family, Match, flush};
 
-use crate::support::{deadline, in_namespace, ip, run};
+use testkit::tool;
+
+use crate::support::{deadline, in_namespace, ip};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -45,7 +47,7 @@ impl Entry {
         if *protocol == "sctp" {
             arguments.extend(["--orig-vtag", "1", "--reply-vtag", "2"]);
         }
-        run("conntrack", &arguments);
+        tool("conntrack", &arguments);
     }
 }
 
@@ -53,7 +55,7 @@ impl Entry {
 fn tracked() -> Vec<String> {
     let mut found = Vec::new();
     for family in ["ipv4", "ipv6"] {
-        for line in run("conntrack", &["-L", "-f", family]).lines() {
+        for line in tool("conntrack", &["-L", "-f", family]).lines() {
             let protocol = line.split_whitespace().next().unwrap();
             let values = |key: &str| -> Vec<&str> {
                 line.split_whitespace().filter_map(|word| word.strip_prefix(key)?.strip_prefix('=')).collect()
@@ -81,35 +83,32 @@ fn udp(port: u16) -> Match {
 
 #[test]
 fn only_entries_of_the_mapping_are_deleted() {
-    in_namespace(|| {
-        insert(&[
-            ("udp", 1, "192.0.2.1", 53, "10.0.0.2"),
-            ("udp", 2, "192.0.2.1", 53, "10.0.0.3"),
-            ("udp", 3, "192.0.2.2", 53, "10.0.0.2"),
-            ("udp", 4, "192.0.2.1", 54, "10.0.0.2"),
-            ("tcp", 5, "192.0.2.1", 53, "10.0.0.2"),
-            ("udp", 6, "2001:db8::1", 53, "fd00::2"),
-        ]);
-        assert_eq!(tracked().len(), 6);
+    insert(&[
+        ("udp", 1, "192.0.2.1", 53, "10.0.0.2"),
+        ("udp", 2, "192.0.2.1", 53, "10.0.0.3"),
+        ("udp", 3, "192.0.2.2", 53, "10.0.0.2"),
+        ("udp", 4, "192.0.2.1", 54, "10.0.0.2"),
+        ("tcp", 5, "192.0.2.1", 53, "10.0.0.2"),
+        ("udp", 6, "2001:db8::1", 53, "fd00::2"),
+    ]);
+    assert_eq!(tracked().len(), 6);
 
-        let mapping =
-            Match { destination: Some(ip("192.0.2.1")), reply_source: Some(ip("10.0.0.2")), ..udp(53) };
-        assert_eq!(flush(&[mapping], deadline()).unwrap(), 1);
-        let left = [
-            "tcp 5 192.0.2.1->10.0.0.2",
-            "udp 2 192.0.2.1->10.0.0.3",
-            "udp 3 192.0.2.2->10.0.0.2",
-            "udp 4 192.0.2.1->10.0.0.2",
-            "udp 6 2001:db8::1->fd00::2",
-        ];
-        assert_eq!(tracked(), left);
+    let mapping = Match { destination: Some(ip("192.0.2.1")), reply_source: Some(ip("10.0.0.2")), ..udp(53) };
+    assert_eq!(flush(&[mapping], deadline()).unwrap(), 1);
+    let left = [
+        "tcp 5 192.0.2.1->10.0.0.2",
+        "udp 2 192.0.2.1->10.0.0.3",
+        "udp 3 192.0.2.2->10.0.0.2",
+        "udp 4 192.0.2.1->10.0.0.2",
+        "udp 6 2001:db8::1->fd00::2",
+    ];
+    assert_eq!(tracked(), left);
 
-        assert_eq!(flush(&[udp(53)], deadline()).unwrap(), 2, "any address");
-        assert_eq!(tracked(), [left[0], left[3], left[4]]);
-        assert_eq!(flush(&[udp(53)], deadline()).unwrap(), 0, "again");
-        assert_eq!(flush(&[], deadline()).unwrap(), 0);
-        assert_eq!(tracked().len(), 3);
-    });
+    assert_eq!(flush(&[udp(53)], deadline()).unwrap(), 2, "any address");
+    assert_eq!(tracked(), [left[0], left[3], left[4]]);
+    assert_eq!(flush(&[udp(53)], deadline()).unwrap(), 0, "again");
+    assert_eq!(flush(&[], deadline()).unwrap(), 0);
+    assert_eq!(tracked().len(), 3);
 }
 
 #[test]
@@ -162,60 +161,54 @@ fn each_field_narrows_by_itself() {
 
 #[test]
 fn several_mappings_of_both_families_are_flushed_together() {
-    in_namespace(|| {
-        insert(&[
-            ("udp", 1, "192.0.2.1", 53, "10.0.0.2"),
-            ("tcp", 2, "192.0.2.1", 80, "10.0.0.2"),
-            ("udp", 3, "192.0.2.1", 80, "10.0.0.2"),
-            ("udp", 4, "2001:db8::1", 53, "fd00::2"),
-        ]);
-        let matches = [
-            udp(53),
-            Match { destination_port: Some(80), ..Match::new(Family::Ipv4, TCP) },
-            Match { destination_port: Some(53), ..Match::new(Family::Ipv6, UDP) },
-        ];
-        assert_eq!(flush(&matches, deadline()).unwrap(), 3);
-        assert_eq!(tracked(), ["udp 3 192.0.2.1->10.0.0.2"]);
-    });
+    insert(&[
+        ("udp", 1, "192.0.2.1", 53, "10.0.0.2"),
+        ("tcp", 2, "192.0.2.1", 80, "10.0.0.2"),
+        ("udp", 3, "192.0.2.1", 80, "10.0.0.2"),
+        ("udp", 4, "2001:db8::1", 53, "fd00::2"),
+    ]);
+    let matches = [
+        udp(53),
+        Match { destination_port: Some(80), ..Match::new(Family::Ipv4, TCP) },
+        Match { destination_port: Some(53), ..Match::new(Family::Ipv6, UDP) },
+    ];
+    assert_eq!(flush(&matches, deadline()).unwrap(), 3);
+    assert_eq!(tracked(), ["udp 3 192.0.2.1->10.0.0.2"]);
 }
 
 /// More entries than one answer of the kernel holds, and than one batch of deletions.
 #[test]
 fn a_long_table_is_read_and_emptied_whole() {
-    in_namespace(|| {
-        let file = std::env::temp_dir().join(format!("ferrule-conntrack-{}", std::process::id()));
-        let mut commands = String::new();
-        for port in 1..=3000 {
-            let destination = if port % 3 == 0 { 54 } else { 53 };
-            writeln!(
-                commands,
-                "-I -p udp -t 600 -s 198.51.100.9 -d 192.0.2.1 --sport {port} --dport {destination} -r 10.0.0.2 -q 198.51.100.9 \
-                 --reply-port-src {destination} --reply-port-dst {port}"
-            )
-            .unwrap();
-        }
-        std::fs::write(&file, commands).unwrap();
-        run("conntrack", &["-R", file.to_str().unwrap()]);
-        std::fs::remove_file(&file).unwrap();
-        assert_eq!(tracked().len(), 3000);
-        assert_eq!(flush(&[udp(53)], deadline()).unwrap(), 2000);
-        assert_eq!(tracked().len(), 1000);
-    });
+    let file = std::env::temp_dir().join(format!("ferrule-conntrack-{}", std::process::id()));
+    let mut commands = String::new();
+    for port in 1..=3000 {
+        let destination = if port % 3 == 0 { 54 } else { 53 };
+        writeln!(
+            commands,
+            "-I -p udp -t 600 -s 198.51.100.9 -d 192.0.2.1 --sport {port} --dport {destination} -r 10.0.0.2 -q 198.51.100.9 \
+             --reply-port-src {destination} --reply-port-dst {port}"
+        )
+        .unwrap();
+    }
+    std::fs::write(&file, commands).unwrap();
+    tool("conntrack", &["-R", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(tracked().len(), 3000);
+    assert_eq!(flush(&[udp(53)], deadline()).unwrap(), 2000);
+    assert_eq!(tracked().len(), 1000);
 }
 
 #[test]
 fn an_entry_of_a_zone_is_deleted_and_its_twin_in_another_zone_is_not() {
-    in_namespace(|| {
-        for (zone, container) in [("0", "10.0.0.2"), ("7", "10.0.0.3")] {
-            let arguments =
-                ["-I", "-p", "udp", "-t", "600", "-s", "198.51.100.9", "-d", "192.0.2.1", "--sport", "1"];
-            let reply = ["--dport", "53", "-r", container, "-q", "198.51.100.9"];
-            let ports = ["--reply-port-src", "53", "--reply-port-dst", "1", "-w", zone];
-            run("conntrack", &[arguments.as_slice(), &reply, &ports].concat());
-        }
-        assert_eq!(tracked().len(), 2);
-        let in_zone = Match { reply_source: Some(ip("10.0.0.3")), ..udp(53) };
-        assert_eq!(flush(&[in_zone], deadline()).unwrap(), 1);
-        assert_eq!(tracked(), ["udp 1 192.0.2.1->10.0.0.2"]);
-    });
+    for (zone, container) in [("0", "10.0.0.2"), ("7", "10.0.0.3")] {
+        let arguments =
+            ["-I", "-p", "udp", "-t", "600", "-s", "198.51.100.9", "-d", "192.0.2.1", "--sport", "1"];
+        let reply = ["--dport", "53", "-r", container, "-q", "198.51.100.9"];
+        let ports = ["--reply-port-src", "53", "--reply-port-dst", "1", "-w", zone];
+        tool("conntrack", &[arguments.as_slice(), &reply, &ports].concat());
+    }
+    assert_eq!(tracked().len(), 2);
+    let in_zone = Match { reply_source: Some(ip("10.0.0.3")), ..udp(53) };
+    assert_eq!(flush(&[in_zone], deadline()).unwrap(), 1);
+    assert_eq!(tracked(), ["udp 1 192.0.2.1->10.0.0.2"]);
 }

@@ -1,5 +1,5 @@
 //! The `nf_tables` and conntrack transports, against `nft`, `conntrack`, `nc` and `ping` as oracles.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod conntrack;
 mod printing;

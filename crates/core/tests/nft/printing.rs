@@ -5,14 +5,16 @@ use ferrule_core::nft::{
     Set, Table, Transaction, Verdict, ct_state, ct_status, priority,
 };
 
-use crate::support::{TABLE, commit, in_namespace, ip, listing, rule, run, run_with, v4, v6};
+use testkit::tool;
+
+use crate::support::{TABLE, commit, connect, in_namespace, ip, listing, nft, rule, v4, v6};
 
 /// Commits ours, types theirs into another namespace, and compares how `nft` prints both.
 ///
 /// Also as bytecode, without the elements: to sets of intervals `nft` adds marks for its own use.
 fn assert_prints_as(fill: impl FnOnce(&mut Transaction) + Send, typed: &str) {
     let look = || {
-        let bytecode = run("nft", &["--debug=netlink", "list", "ruleset"]);
+        let bytecode = tool("nft", &["--debug=netlink", "list", "ruleset"]);
         let is_element = |line: &&str| line.trim_start().starts_with("element ");
         (listing(), bytecode.lines().filter(|line| !is_element(line)).collect::<Vec<_>>().join("\n"))
     };
@@ -21,7 +23,7 @@ fn assert_prints_as(fill: impl FnOnce(&mut Transaction) + Send, typed: &str) {
         look()
     });
     let (theirs, their_bytecode) = in_namespace(|| {
-        run_with("nft", &["-f", "-"], typed);
+        nft(typed);
         look()
     });
     assert_eq!(ours, theirs);
@@ -391,4 +393,22 @@ fn arp_and_neighbour_discovery_fields() {
 }
 ";
     assert_eq!(ours, expected);
+}
+
+#[test]
+fn the_bridge_of_a_frame() {
+    const BRIDGE: Table = Table::new(Family::Bridge, "guard");
+    let mut transaction = Transaction::new();
+    transaction.add_table(&BRIDGE);
+    let forward = Chain::base("forward", ChainType::Filter, Hook::Forward, priority::BRIDGE_FILTER);
+    transaction.add_chain(&BRIDGE, &forward);
+    let rule = Rule::new(Family::Bridge).is(Field::IBRNAME, "br0").is(Field::OBRNAME, "br0").drop();
+    transaction.add_rule(&BRIDGE, "forward", &rule);
+    match connect().commit(&transaction) {
+        Err(error) if error.is_unsupported() => {
+            testkit::skip!("this kernel has no `meta ibrname` (CONFIG_NFT_BRIDGE_META)")
+        }
+        committed => committed.unwrap(),
+    }
+    assert!(listing().contains("\t\tmeta ibrname \"br0\" meta obrname \"br0\" drop\n"), "{}", listing());
 }
