@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::environment::{Attachment, Environment, Parameters};
 use crate::failure::{Code, Failure};
 use crate::json::shorten;
-use crate::request::Target;
+use crate::request::{Request, Target};
 
 /// What is at a path.
 #[derive(Debug)]
@@ -126,14 +126,14 @@ pub(crate) fn target(environment: &Environment, parameters: Parameters) -> Resul
 /// The owner of what a DEL removes. A namespace that can't be used is none: DEL releases everything else. It never fails over the
 /// namespace, because libcni stops the DEL of a whole list at the first error and every plugin before this one would leak.
 pub(crate) fn owner(
-    environment: &Environment,
+    request: &Request,
     parameters: Parameters,
-    notes: &mut Vec<String>,
 ) -> Result<(Attachment, Option<PathBuf>), Failure> {
     let Parameters { attachment: Some(attachment), netns } = parameters else {
         return Err(Failure::new(Code::Internal, "parameters were not validated"));
     };
     let Some(path) = netns else { return Ok((attachment, None)) };
+    let environment = request.environment();
     let unusable = match state(&path) {
         NetnsState::Foreign => return Ok((attachment, Some(path))),
         NetnsState::Own if overridden(environment) => return Ok((attachment, Some(path))),
@@ -142,7 +142,7 @@ pub(crate) fn owner(
         NetnsState::NotANamespace(what) => format!("it is {what}, not a network namespace"),
         NetnsState::Unreadable(error) => format!("can't look at it: {error}"),
     };
-    notes.push(format!("DEL: CNI_NETNS {}: {unusable}; releasing everything outside it", shown(&path)));
+    request.note(format!("DEL: CNI_NETNS {}: {unusable}; releasing everything outside it", shown(&path)));
     Ok((attachment, None))
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::environment::{self, Attachment, Environment, Parameters, Verb};
 use crate::failure::{Code, Failure};
 use crate::json::{self, shorten};
-use crate::request::{self, Config, Request, Target, ValidAttachments};
+use crate::request::{self, Config, Notes, Request, Target, ValidAttachments};
 use crate::result::AddResult;
 use crate::version::SpecVersion;
 use crate::{netns, process};
@@ -123,17 +123,18 @@ pub(crate) fn answer(
                 .hint("CNI_COMMAND is one of ADD, DEL, CHECK, GC, STATUS, VERSION");
         return Response::failed(&failure, version).into();
     };
-    let mut notes = Vec::new();
+    let notes = Notes::default();
     let outcome = environment::parameters(environment, verb).and_then(|parameters| {
         let config = Config::from_object(bytes, object?, plugin.versions())?;
         allowed(verb, config.version())?;
-        let request = Request::new(config, environment.clone());
+        let request = Request::with_notes(config, environment.clone(), notes.clone());
         if verb == Verb::Add {
             let (document, added) = add(plugin, request, parameters)?;
             return Ok((Some(document), Some(added)));
         }
-        call(plugin, verb, &request, parameters, &mut notes).map(|()| (None, None))
+        call(plugin, verb, &request, parameters).map(|()| (None, None))
     });
+    let notes = notes.take();
     match outcome {
         Ok((document, added)) => Answer { response: Response { notes, ..Response::ok(document) }, added },
         Err(failure) => Response { notes, ..Response::failed(&failure, version) }.into(),
@@ -178,13 +179,7 @@ fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<
     })
 }
 
-fn call(
-    plugin: &dyn Plugin,
-    verb: Verb,
-    request: &Request,
-    parameters: Parameters,
-    notes: &mut Vec<String>,
-) -> Result<(), Failure> {
+fn call(plugin: &dyn Plugin, verb: Verb, request: &Request, parameters: Parameters) -> Result<(), Failure> {
     let environment = request.environment();
     match verb {
         Verb::Check => {
@@ -192,14 +187,13 @@ fn call(
             guarded(|| plugin.check(request, &target))
         }
         Verb::Del => {
-            let (attachment, netns) = netns::owner(environment, parameters, notes)?;
+            let (attachment, netns) = netns::owner(request, parameters)?;
             guarded(|| plugin.del(request, &attachment, netns.as_deref()))
         }
         Verb::Gc => {
             let Some(valid) = ValidAttachments::read(request.config())? else {
-                notes.push(
-                    "GC: the configuration has no `cni.dev/valid-attachments`, so nothing is known to be stale and nothing was removed"
-                        .to_owned(),
+                request.note(
+                    "GC: the configuration has no `cni.dev/valid-attachments`, so nothing is known to be stale and nothing was removed",
                 );
                 return Ok(());
             };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -186,12 +187,38 @@ pub(crate) fn requested_version(object: &Map<String, Value>) -> Option<SpecVersi
 pub struct Request {
     config: Config,
     environment: Environment,
+    notes: Notes,
+}
+
+/// Lines for standard error, shared by all clones of a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    pub(crate) fn push(&self, line: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Request {
     /// A request; the environment is that of the call.
     pub fn new(config: Config, environment: Environment) -> Self {
-        Self { config, environment }
+        Self { config, environment, notes: Notes::default() }
+    }
+
+    /// A request whose notes are collected by the caller.
+    pub(crate) fn with_notes(config: Config, environment: Environment, notes: Notes) -> Self {
+        Self { config, environment, notes }
+    }
+
+    /// Says something to the person who reads the runtime's log: one line on standard error once the call is answered. For what is
+    /// worth knowing but no failure.
+    pub fn note(&self, line: impl Into<String>) {
+        self.notes.push(line.into());
     }
 
     /// The same call as if it were a DEL of this attachment, without a namespace: what GC runs delegates with.
@@ -208,7 +235,7 @@ impl Request {
             ("CNI_IFNAME", attachment.ifname.as_str()),
             ("CNI_NETNS", ""),
         ]);
-        Self { config: self.config.clone(), environment }
+        Self { config: self.config.clone(), environment, notes: self.notes.clone() }
     }
 
     /// The network configuration.
