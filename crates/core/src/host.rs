@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use cni::{Attachment, Request};
+use cni::{Attachment, LinkName, Request};
 
 use crate::error::Error;
 use crate::firewall::{self, Backend, Firewall};
-use crate::netlink::Netlink;
+use crate::netlink::{Link, Netlink};
 use crate::netns::{Netns, NetnsError, NetnsId};
 use crate::owner::Owner;
 use crate::shared::User;
@@ -131,6 +132,27 @@ impl<'a> Host<'a> {
     /// The container; an error where the runtime gave no usable namespace.
     pub fn need_container(&mut self, operation: &'static str) -> Result<&mut Container, Error> {
         self.container.as_mut().ok_or(Error::NoContainer { operation })
+    }
+
+    /// A link of the container, if it is there.
+    pub fn container_link(&mut self, name: &LinkName) -> Result<Option<Link>, Error> {
+        Ok(self.need_container("look at its interfaces")?.netlink()?.link(name.as_str())?)
+    }
+
+    /// A link of the host, if it is there.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        Ok(self.netlink()?.link(name)?)
+    }
+
+    /// Waits until a link of the host is operationally up.
+    pub fn wait_until_running(&mut self, name: &LinkName, limit: Duration) -> Result<Link, Error> {
+        let netlink = self.netlink()?;
+        let running = netlink
+            .wait_for(None, limit, |netlink| Ok(netlink.link(name.as_str())?.filter(|link| link.running)))?;
+        running.ok_or_else(|| Error::NotReady {
+            what: format!("{name} is not operationally up"),
+            seconds: limit.as_secs(),
+        })
     }
 
     /// The identity of the container's namespace.

@@ -4,6 +4,7 @@
 //! it and removes it. See `ARCHITECTURE.md` for the map.
 #![deny(unsafe_code)]
 
+pub mod announce;
 pub mod attachment;
 pub mod conntrack;
 mod error;
@@ -14,6 +15,7 @@ pub mod netns;
 pub mod nfnetlink;
 pub mod nft;
 pub mod owner;
+pub mod privilege;
 pub mod resource;
 pub mod shared;
 pub mod state;

@@ -244,6 +244,16 @@ pub trait Firewall {
     ) -> Result<(), FirewallError>;
 }
 
+/// The backend where a configuration names none: nftables, where the kernel has it and lets us use it, else iptables.
+pub fn preferred() -> Backend {
+    if Nftables::probe().is_ok() { Backend::Nftables } else { Backend::Iptables }
+}
+
+/// The backends that can be used on this host, where something may be found to remove.
+pub fn usable() -> Vec<Backend> {
+    if Nftables::probe().is_ok() { vec![Backend::Nftables] } else { Vec::new() }
+}
+
 /// A backend, for a plugin: the plugin's name tells its users of shared chains and tables from those of others.
 pub fn open(backend: Backend, plugin: &'static str) -> Box<dyn Firewall> {
     match backend {

@@ -24,7 +24,7 @@ pub use lease::Lease;
 pub use rules::Rules;
 pub use setting::{LinkProperty, Setting, SysctlSetting};
 pub use switch::{Forwarding, LocalRouting};
-pub use veth::VethPair;
+pub use veth::{VethPair, remove_container_link};
 
 /// How a kind of resource comes, stays and goes.
 pub trait Lifecycle {

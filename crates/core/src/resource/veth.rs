@@ -101,3 +101,12 @@ impl Lifecycle for VethPair {
         Ok(host.netlink()?.delete_link(link.index, &link.name)?)
     }
 }
+
+/// Deletes the container's interface, whoever made it: for attachments without a record. Its peer on the host goes with it.
+pub fn remove_container_link(host: &mut Host<'_>, name: &LinkName) -> Result<(), Error> {
+    let Some(container) = host.container() else { return Ok(()) };
+    match container.netlink()?.link(name.as_str())? {
+        Some(link) => Ok(container.netlink()?.delete_link(link.index, &link.name)?),
+        None => Ok(()),
+    }
+}

@@ -44,7 +44,7 @@ impl Nftables {
 
     /// Whether the kernel has nftables and lets us use it.
     pub fn probe() -> Result<(), FirewallError> {
-        Connection::open(Instant::now() + DEADLINE)?.tables()?;
+        Connection::open(Instant::now() + DEADLINE)?.generation()?;
         Ok(())
     }
 

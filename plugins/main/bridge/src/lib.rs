@@ -1,0 +1,275 @@
+//! The `bridge` plugin: a veth pair a container, whose end on the host is a port of a Linux bridge.
+//!
+//! [`config`] says what was asked, [`plan`] what that is made of; here the verbs carry it out. `docs/plugins/bridge.md` has the keys.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use cni::{
+    AddResult, Attachment, Code, Failure, Interface, LinkName, Plugin, Request, Target, ValidAttachments,
+    Verb,
+};
+use ferrule_core::announce::announce;
+use ferrule_core::attachment::{self, Building};
+use ferrule_core::firewall::{self, Backend, Role};
+use ferrule_core::resource::{Lease, Lifecycle, Resource, VethPair, remove_container_link};
+use ferrule_core::{Error, Host, Owner, privilege};
+
+pub mod config;
+pub mod plan;
+
+use config::Config;
+
+const NAME: &str = "bridge";
+
+/// How long the host's port may take until frames pass.
+const PORT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The plugin.
+#[derive(Debug)]
+pub struct BridgePlugin;
+
+impl Plugin for BridgePlugin {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
+        let config = Config::load(request)?;
+        let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
+        refuse_existing(&mut host, target)?;
+        let host_end = host_end(host.owner())?;
+        attachment::add(&mut host, |building| build(building, &config, target, &host_end))
+    }
+
+    fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
+        let mut host = Host::for_removal(request, attachment, NAME, netns);
+        attachment::del(&mut host, |host| remove_unrecorded(host, &attachment.ifname))
+    }
+
+    fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
+        let config = Config::load(request)?;
+        let previous = request.config().prev_result()?.ok_or_else(|| {
+            Failure::new(Code::InvalidConfig, "Required prevResult missing")
+                .hint("CHECK is given the result of ADD as prevResult")
+        })?;
+        let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
+        attachment::check(&mut host, |host| expected(host, &config, &previous, target))?;
+        compare(&mut host, &previous, target)
+    }
+
+    fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
+        let mut failures = attachment::gc(request, NAME, valid);
+        if let Some(kind) = request.config().ipam_type()? {
+            failures.extend(request.delegate(&kind).and_then(|delegate| delegate.call(Verb::Gc)).err());
+        }
+        for backend in usable_backends() {
+            let collected =
+                firewall::open(backend, NAME).collect(request.config().name(), Role::Interface, valid);
+            failures.extend(collected.err().map(Failure::from));
+        }
+        Failure::join(failures)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Failure> {
+        let config = Config::load(request)?;
+        let unready = |message: String| Failure::new(Code::NotAvailable, message);
+        let missing = privilege::missing();
+        if !missing.is_empty() {
+            return Err(unready(format!("{} missing", missing.join(", ")))
+                .hint("run the plugin as root, or with these capabilities"));
+        }
+        if let Some(link) = ferrule_core::netlink::Netlink::open()?.link(config.bridge.as_str())? {
+            if link.kind != "bridge" {
+                return Err(unready(format!("link {} exists but is not a bridge", config.bridge))
+                    .hint("choose another bridge name"));
+            }
+        }
+        let nftables = config.spoof_check || config.masquerade == Some(Some(Backend::Nftables));
+        if nftables {
+            firewall::Nftables::probe()
+                .map_err(|error| Failure::from(error).with_code(Code::NotAvailable))?;
+        }
+        match &config.ipam {
+            Some(kind) => request.delegate(kind)?.call(Verb::Status),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The backends that something may be found in. One that can't be used has nothing.
+fn usable_backends() -> Vec<Backend> {
+    firewall::usable()
+}
+
+fn host_end(owner: &Owner) -> Result<LinkName, Failure> {
+    owner.host_veth_name(0).ok_or_else(|| Failure::new(Code::Internal, "the derived veth name is not valid"))
+}
+
+/// An interface of that name is somebody's; ADD must not touch it, nor what an earlier ADD made for it.
+fn refuse_existing(host: &mut Host<'_>, target: &Target) -> Result<(), Failure> {
+    match host.container_link(target.ifname())? {
+        None => Ok(()),
+        Some(_) => Err(Error::Exists {
+            what: format!("interface {} in the container", target.ifname()),
+            hint: "use another CNI_IFNAME, or run DEL for the attachment that made it",
+        }
+        .into()),
+    }
+}
+
+fn build(
+    building: &mut Building<'_, '_>,
+    config: &Config,
+    target: &Target,
+    host_end: &LinkName,
+) -> Result<AddResult, Failure> {
+    building.ensure(plan::link(config, host_end, target.ifname()))?;
+    let ipam = match &config.ipam {
+        Some(kind) => building.lease(kind)?,
+        None => AddResult::default(),
+    };
+    let network = plan::complete(config, ipam)?;
+    let mac = building.host().container_link(target.ifname())?.map(|link| link.mac).unwrap_or_default();
+    building.ensure(plan::network(
+        config,
+        &network,
+        host_end,
+        target.ifname(),
+        &mac,
+        firewall::preferred,
+    )?)?;
+    if !config.disable_container_interface {
+        building.host().wait_until_running(host_end, PORT_LIMIT)?;
+        let addresses: Vec<IpAddr> = network.ips.iter().map(|ip| ip.address.address()).collect();
+        announce(building.host(), target.ifname(), &addresses)?;
+    }
+    Ok(AddResult { interfaces: interfaces(building.host(), config, target, host_end)?, ..network })
+}
+
+/// The interfaces of the result, as the kernel has them now: bridge, host's end, container's end, and the gateway's where it has its own.
+fn interfaces(
+    host: &mut Host<'_>,
+    config: &Config,
+    target: &Target,
+    host_end: &LinkName,
+) -> Result<Vec<Interface>, Failure> {
+    let mut names = vec![config.bridge.clone(), host_end.clone()];
+    let gateway = if config.ipam.is_some() { config.vlan_gateway()? } else { None };
+    names.extend(gateway);
+    let mut interfaces = Vec::new();
+    for name in names {
+        let link = host
+            .link(name.as_str())?
+            .ok_or(Error::LinkMissing { name: name.to_string(), place: "on the host" })?;
+        interfaces.push(Interface { name: link.name, mac: link.mac, mtu: link.mtu, ..Interface::default() });
+    }
+    let missing = || Error::LinkMissing { name: target.ifname().to_string(), place: "in the container" };
+    let link = host.container_link(target.ifname())?.ok_or_else(missing)?;
+    let sandbox = target.netns().display().to_string();
+    interfaces.insert(
+        2,
+        Interface { name: link.name, mac: link.mac, mtu: link.mtu, sandbox, ..Interface::default() },
+    );
+    Ok(interfaces)
+}
+
+/// What can be found of an attachment that has no record: by IPAM's own state, in the container, by derived name, by owner.
+fn remove_unrecorded(host: &mut Host<'_>, ifname: &LinkName) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let addresses: Vec<IpAddr> = host
+        .request()
+        .config()
+        .prev_result()
+        .ok()
+        .flatten()
+        .map(|previous| previous.ips_of(ifname.as_str()).map(|ip| ip.address.address()).collect())
+        .unwrap_or_default();
+    match host.request().config().ipam_type() {
+        Ok(Some(kind)) => failures.extend(Lease { kind }.remove(host).err().map(Failure::from)),
+        Ok(None) => {}
+        Err(failure) => failures.push(failure),
+    }
+    failures.extend(remove_container_link(host, ifname).err().map(Failure::from));
+    if let Some(name) = host.owner().host_veth_name(0) {
+        let pair = VethPair { host: name, container: ifname.clone(), mtu: None, mac: None };
+        failures.extend(pair.remove(host).err().map(Failure::from));
+    }
+    for backend in usable_backends() {
+        let removed = host.firewall(backend).remove_owner(host.owner(), Role::Interface, &addresses);
+        failures.extend(removed.err().map(Failure::from));
+    }
+    failures
+}
+
+/// What ADD would have made, from configuration and prevResult, for an attachment without a record.
+fn expected(
+    host: &mut Host<'_>,
+    config: &Config,
+    previous: &AddResult,
+    target: &Target,
+) -> Result<Vec<Resource>, Failure> {
+    let missing = || Error::LinkMissing { name: target.ifname().to_string(), place: "in the container" };
+    let inside = host.container_link(target.ifname())?.ok_or_else(missing)?;
+    let peer = inside.peer.map(|index| host.netlink().and_then(|netlink| Ok(netlink.link_by_index(index)?)));
+    let outside = peer.transpose()?.flatten().ok_or_else(|| Error::LinkMissing {
+        name: format!("the peer of {}", target.ifname()),
+        place: "on the host",
+    })?;
+    let host_end =
+        LinkName::new(outside.name).map_err(|error| Failure::from_error(Code::CheckFailed, &error))?;
+    let mut resources = plan::link(config, &host_end, target.ifname());
+    if let Some(kind) = &config.ipam {
+        resources.push(Lease { kind: kind.clone() }.into());
+    }
+    let network = AddResult {
+        ips: previous.ips_of(target.ifname().as_str()).cloned().collect(),
+        routes: previous.routes.clone(),
+        ..AddResult::default()
+    };
+    let rest = plan::network(config, &network, &host_end, target.ifname(), &inside.mac, firewall::preferred)?;
+    // Where the other suite put its rules, and what it called them, is not known here.
+    resources.extend(rest.into_iter().filter(|resource| !matches!(resource, Resource::Rules(_))));
+    Ok(resources)
+}
+
+/// Compares the container's interface with prevResult, which is the result of the whole list: a later plugin may have changed it.
+fn compare(host: &mut Host<'_>, previous: &AddResult, target: &Target) -> Result<(), Failure> {
+    let ifname = target.ifname();
+    let different = |what: String, expected: String, found: String| {
+        Failure::from(Error::Different { what, expected, found })
+    };
+    let listed = previous
+        .interfaces
+        .iter()
+        .find(|interface| interface.name == ifname.as_str() && !interface.sandbox.is_empty());
+    let Some(listed) = listed else {
+        if previous.interfaces.is_empty() {
+            return Ok(());
+        }
+        return Err(different(
+            format!("interface {ifname} in prevResult"),
+            "listed".to_owned(),
+            "missing".to_owned(),
+        ));
+    };
+    let missing = || Error::LinkMissing { name: ifname.to_string(), place: "in the container" };
+    let link = host.container_link(ifname)?.ok_or_else(missing)?;
+    if !listed.mac.is_empty() && !listed.mac.eq_ignore_ascii_case(&link.mac) {
+        return Err(different(format!("hardware address of {ifname}"), listed.mac.clone(), link.mac));
+    }
+    let container = host.need_container("verify its addresses")?;
+    let present = container.netlink()?.addresses(link.index).map_err(Error::from)?;
+    for ip in previous.ips_of(ifname.as_str()).filter(|ip| ip.interface.is_some()) {
+        if !present.iter().any(|address| address.cidr == ip.address) {
+            return Err(different(
+                format!("address {} on {ifname}", ip.address),
+                "present".to_owned(),
+                "missing".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
