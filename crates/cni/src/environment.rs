@@ -41,9 +41,9 @@ impl Environment {
     /// The same environment with some variables set differently.
     #[must_use]
     pub fn with<'a>(&self, changes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut changed = self.clone();
-        changed.0.extend(changes.into_iter().map(|(key, value)| (key.into(), value.into())));
-        changed
+        let mut environment = self.clone();
+        environment.0.extend(changes.into_iter().map(|(key, value)| (key.into(), value.into())));
+        environment
     }
 
     /// Every variable, for a delegate.
