@@ -11,8 +11,9 @@ const OUTSIDE_VARIABLE: &str = "FERRULE_OUTSIDE";
 
 /// Panics unless this process is in a network and a mount namespace of its own.
 pub(crate) fn require_private_namespaces() {
+    let outside = std::env::var(OUTSIDE_VARIABLE).ok();
     for kind in ["net", "mnt"] {
-        if let Err(why) = is_private(kind) {
+        if let Err(why) = is_private(kind, outside.as_deref()) {
             panic!(
                 "a Host changes links, firewall and mounts, and {why}: run tests with `make test`, `cargo nextest run` \
                  or `cargo test` inside the workspace, which start each in its own namespaces (tools/unshare-runner)"
@@ -21,7 +22,7 @@ pub(crate) fn require_private_namespaces() {
     }
 }
 
-fn is_private(kind: &str) -> Result<(), String> {
+fn is_private(kind: &str, outside: Option<&str>) -> Result<(), String> {
     let ours = fs::read_link(format!("/proc/self/ns/{kind}")).expect("reading our own namespace from /proc");
     let ours = ours.to_string_lossy();
     let mut known = false;
@@ -32,7 +33,7 @@ fn is_private(kind: &str) -> Result<(), String> {
             return Err(format!("this process shares the machine's {kind} namespace"));
         }
     }
-    if let Ok(outside) = std::env::var(OUTSIDE_VARIABLE) {
+    if let Some(outside) = outside {
         known = true;
         if outside.split_whitespace().any(|name| name == ours) {
             return Err(format!("this process shares the {kind} namespace it was started from"));
@@ -91,4 +92,22 @@ pub(crate) fn mount_tmpfs(path: &Path) {
 /// containers; nothing in the suite relies on sysfs, so that is not an error.
 pub(crate) fn own_sysfs() {
     let _ = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::is_private;
+
+    #[test]
+    fn a_namespace_shared_with_the_outside_is_refused() {
+        for kind in ["net", "mnt"] {
+            let ours = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            let ours = ours.to_string_lossy();
+            let refusal = is_private(kind, Some(&format!("net:[1] {ours}"))).unwrap_err();
+            assert_eq!(refusal, format!("this process shares the {kind} namespace it was started from"));
+            assert_eq!(is_private(kind, Some("net:[1] mnt:[2]")), Ok(()));
+        }
+    }
 }

@@ -82,12 +82,15 @@ impl Snapshot {
         Self { sections }
     }
 
-    /// Like [`Snapshot::take`] where the tools are installed; elsewhere what the kernel itself lists, with less detail.
-    /// For the demonstration, which needs nothing installed.
+    /// Like [`Snapshot::take`] where the tools are installed, else [`Snapshot::take_from_kernel`].
     pub fn take_anywhere() -> Self {
-        if ["ip", "bridge", "tc", "nft"].iter().all(|name| have(name).is_some()) {
-            return Self::take();
-        }
+        let tools = ["ip", "bridge", "tc", "nft"];
+        if tools.iter().all(|name| have(name).is_some()) { Self::take() } else { Self::take_from_kernel() }
+    }
+
+    /// Looks at the host (never at another namespace) through the kernel's own lists, with less detail than
+    /// [`Snapshot::take`]: for the demonstration, which needs nothing installed.
+    pub fn take_from_kernel() -> Self {
         let sections = BTreeMap::from([
             ("links", kernel::links()),
             ("addresses", kernel::addresses()),

@@ -132,6 +132,33 @@ fn a_snapshot_sees_each_kind_of_change() {
 }
 
 #[test]
+fn a_snapshot_without_tools_sees_most_changes() {
+    let _host = Host::new();
+    let before = Snapshot::take_from_kernel();
+    before.assert_same(&Snapshot::take_from_kernel());
+
+    let changes: [(&str, &str, &str); 6] = [
+        ("links", "ip link add br7 type bridge", "br7"),
+        ("addresses", "ip addr add 2001:db8:9::9/128 dev lo", "20010db8000900000000000000000009"),
+        ("routes", "ip addr add 10.9.9.9/32 dev lo", "10.9.9.9"),
+        ("routes", "ip route add 10.8.0.0/16 dev lo", "10.8.0.0"),
+        ("nftables", "nft add table inet left", "table left"),
+        (
+            "nftables",
+            "nft add chain inet left over { type filter hook forward priority 0; }",
+            "chain left over",
+        ),
+    ];
+    for (section, command, trace) in changes {
+        let words: Vec<&str> = command.split(' ').collect();
+        tool(words[0], &words[1..]);
+        let difference = before.difference(&Snapshot::take_from_kernel());
+        let named = |line: &str| line.starts_with(&format!("+ {section}: ")) && line.contains(trace);
+        assert!(difference.lines().any(named), "`{command}` is not seen under {section}:\n{difference}");
+    }
+}
+
+#[test]
 fn a_snapshot_forgives_what_iptables_and_the_kernel_leave() {
     let host = Host::new();
     let before = Snapshot::take();
