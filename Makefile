@@ -27,8 +27,12 @@ e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as ro
 e2e-kubelet: build ## A real kubelet with containerd (builds the kubelet once, minutes)
 	@e2e/run kubelet
 
-install: build ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step
+install: | $(BIN)/bridge ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step
 	@tools/install-plugins $(BIN) '$(DESTDIR)$(BINDIR)'
+
+# So that `make && sudo make install` needs no cargo as root: what is built already is installed as it is.
+$(BIN)/bridge:
+	@tools/build $(BIN)
 
 uninstall: ## Remove the plugins from $(DESTDIR)$(BINDIR)
 	@tools/install-plugins --remove $(BIN) '$(DESTDIR)$(BINDIR)'
