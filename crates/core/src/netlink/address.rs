@@ -59,7 +59,7 @@ impl Netlink {
         match cidr.last() {
             // As iproute2 and the Go suite: a broadcast address where the subnet has one.
             IpAddr::V4(broadcast) if cidr.prefix() < 31 => {
-                message.attributes.push(AddressAttribute::Broadcast(broadcast))
+                message.attributes.push(AddressAttribute::Broadcast(broadcast));
             }
             IpAddr::V6(_) if !dad => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
             _ => {}

@@ -73,7 +73,7 @@ impl Netlink {
         })
     }
 
-    /// Switches VLAN filtering of a bridge. RTM_NEWLINK, because RTM_SETLINK accepts this and does nothing.
+    /// Switches VLAN filtering of a bridge. `RTM_NEWLINK`, because `RTM_SETLINK` accepts this and does nothing.
     pub fn set_vlan_filtering(&mut self, index: u32, name: &LinkName, on: bool) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;

@@ -88,12 +88,12 @@ impl FromStr for MacAddress {
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        f.write_str(&mac_text(&self.0))
     }
 }
 
 /// A link as the kernel describes it.
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of the kernel's, not states of ours")]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
     /// Interface index.

@@ -191,7 +191,7 @@ fn read(message: &RouteMessage, index: u32, ipv4: bool) -> Option<RouteEntry> {
             RouteAttribute::Table(table) => route.table = Some(*table),
             RouteAttribute::Priority(priority) => route.priority = Some(*priority),
             RouteAttribute::MultiPath(hops) => {
-                through = through.or(hops.iter().map(|hop| hop.interface_index).find(|hop| *hop == index))
+                through = through.or(hops.iter().map(|hop| hop.interface_index).find(|hop| *hop == index));
             }
             RouteAttribute::Metrics(metrics) => {
                 for metric in metrics {

@@ -92,16 +92,13 @@ impl Lifecycle for Bridge {
         // Looked at before the lock, so that a name held by something else leaves no trace.
         self.find(host)?;
         self.shared().acquire(&host.user(), |note: Option<Made>| {
-            let (link, note) = match self.find(host)? {
-                Some(link) => {
-                    let note = note.filter(|made| made.index == link.index);
-                    (link, note)
-                }
-                None => {
-                    let link = self.create(host)?;
-                    let made = Made { index: link.index };
-                    (link, Some(made))
-                }
+            let (link, note) = if let Some(link) = self.find(host)? {
+                let note = note.filter(|made| made.index == link.index);
+                (link, note)
+            } else {
+                let link = self.create(host)?;
+                let made = Made { index: link.index };
+                (link, Some(made))
             };
             self.adjust(host, &link)?;
             Ok::<_, Error>(note)

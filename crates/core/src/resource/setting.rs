@@ -27,6 +27,7 @@ pub enum LinkProperty {
 
 impl LinkProperty {
     /// The same property's value on a link.
+    #[must_use]
     pub fn of(self, link: &Link) -> Self {
         match self {
             Self::Mac(_) => Self::Mac(link.mac.parse().unwrap_or_default()),

@@ -49,8 +49,7 @@ fn one<'w>(words: &'w [&'w str], rule: Rule) -> Result<(Rule, &'w [&'w str]), Fi
     };
     let (negated, rest) = match rest {
         ["!=", rest @ ..] => (true, rest),
-        ["==", rest @ ..] => (false, rest),
-        rest => (false, rest),
+        ["==", rest @ ..] | rest => (false, rest),
     };
     let [operand, rest @ ..] = rest else { return Err(refused(words)) };
     let rule = match subject {

@@ -74,8 +74,8 @@ impl Nftables {
             for policy in &plan.policies {
                 self.ensure_policy(&user, policy, fresh, &mut transaction)?;
             }
-            for owned in &plan.elements {
-                self.claim(owner, owned, fresh, &mut transaction)?;
+            for item in &plan.elements {
+                self.claim(owner, item, fresh, &mut transaction)?;
             }
             if !transaction.is_empty() {
                 self.connection()?.commit(&transaction)?;
@@ -102,15 +102,15 @@ impl Nftables {
     fn claim(
         &mut self,
         owner: &Owner,
-        owned: &Owned,
+        item: &Owned,
         fresh: bool,
         transaction: &mut Transaction,
     ) -> Result<(), FirewallError> {
-        let Owned { table, set, element, claim } = owned;
+        let Owned { table, set, element, claim } = item;
         let tag = match claim {
             Claim::Shared => {
                 // Entered for every user, so that the last one can tell.
-                element_register(owned)
+                element_register(item)
                     .acquire(&self.user(owner), |_: Option<Note>| Ok::<_, FirewallError>(Some(true)))?;
                 "shared".to_owned()
             }
@@ -149,8 +149,8 @@ impl Nftables {
             Ok::<_, FirewallError>(())
         })?;
         let mut transaction = Transaction::new();
-        for owned in &plan.elements {
-            self.disclaim(owner, owned, gone, &mut transaction)?;
+        for item in &plan.elements {
+            self.disclaim(owner, item, gone, &mut transaction)?;
         }
         self.commit_deletions(&transaction)?;
         for policy in &plan.policies {
@@ -186,15 +186,15 @@ impl Nftables {
     fn disclaim(
         &mut self,
         owner: &Owner,
-        owned: &Owned,
+        item: &Owned,
         gone: bool,
         transaction: &mut Transaction,
     ) -> Result<(), FirewallError> {
-        let Owned { table, set, element, claim } = owned;
+        let Owned { table, set, element, claim } = item;
         let mut ours = true;
         if *claim == Claim::Shared {
             ours = false;
-            element_register(owned).release(&self.user(owner), |_: Option<Note>| {
+            element_register(item).release(&self.user(owner), |_: Option<Note>| {
                 ours = true;
                 Ok::<_, FirewallError>(())
             })?;
@@ -237,18 +237,18 @@ impl Nftables {
                 return Err(missing(format!("chain {} {} ({})", policy.table, policy.name, policy.comment)));
             }
         }
-        for owned in &plan.elements {
-            let found = self.connection()?.element(&owned.table, &owned.set, &owned.element.key)?;
-            let tag = if owned.claim == Claim::Shared { "shared".to_owned() } else { owner.tag() };
+        for item in &plan.elements {
+            let found = self.connection()?.element(&item.table, &item.set, &item.element.key)?;
+            let tag = if item.claim == Claim::Shared { "shared".to_owned() } else { owner.tag() };
             let right =
-                found.is_some_and(|found| found.comment == Some(tag) && found.value == owned.element.value);
+                found.is_some_and(|found| found.comment == Some(tag) && found.value == item.element.value);
             if !right {
-                let key: Vec<String> = owned.element.key.iter().map(ToString::to_string).collect();
+                let key: Vec<String> = item.element.key.iter().map(ToString::to_string).collect();
                 return Err(missing(format!(
                     "element {} of {} {}",
                     key.join(" . "),
-                    owned.table,
-                    owned.set.name()
+                    item.table,
+                    item.set.name()
                 )));
             }
         }
@@ -346,10 +346,10 @@ fn policy_register(policy: &Policy) -> Shared {
     Shared::new("nftables-chain", &format!("{}.{}", policy.table.name, policy.name))
 }
 
-fn element_register(owned: &Owned) -> Shared {
-    let Element { key, .. } = &owned.element;
+fn element_register(item: &Owned) -> Shared {
+    let Element { key, .. } = &item.element;
     let key: Vec<String> = key.iter().map(ToString::to_string).collect();
-    Shared::new("nftables-element", &format!("{} {} {}", owned.table, owned.set.name(), key.join(" . ")))
+    Shared::new("nftables-element", &format!("{} {} {}", item.table, item.set.name(), key.join(" . ")))
 }
 
 /// An owner's tag as a message shows it.
