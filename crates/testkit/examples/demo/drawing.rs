@@ -78,8 +78,10 @@ pub(crate) fn draw(
     host.extend(published.iter().map(|line| format!("          {line}")));
     host.push(format!("bridge    {bridge}  {}", gateways.join("  ")));
 
-    let mut picture: Vec<String> = boxed(&[format!("outside   {}", outside.join("  "))], width);
-    picture.push("          |".into());
+    let outside = format!("outside   {}", outside.join("  "));
+    let width = host.iter().chain([&outside]).map(|line| line.len() + 4).fold(width, usize::max);
+    let mut picture: Vec<String> = boxed(&[outside], width);
+    picture.push("            |".into());
     let mut host = boxed(&host, width);
     let ends: Vec<&str> = containers.iter().map(Connected::host_end).collect();
     if let Some(edge) = host.last_mut() {

@@ -194,10 +194,20 @@ fn as_before(before: &Snapshot) -> Outcome {
             return Ok(());
         }
         if patience.elapsed() > Duration::from_secs(3) {
-            return Err(format!("something was left behind:\n{difference}").into());
+            return Err(format!("something was left behind:\n{}", beginning(&difference)).into());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The first lines of a text that can be very long.
+fn beginning(text: &str) -> String {
+    const LINES: usize = 30;
+    let mut lines: Vec<String> = text.lines().take(LINES).map(str::to_owned).collect();
+    if text.lines().count() > LINES {
+        lines.push(format!("... and {} more", text.lines().count() - LINES));
+    }
+    lines.join("\n")
 }
 
 fn title(verb: &str, what: &str) {
