@@ -139,6 +139,24 @@ impl Snapshot {
         kept
     }
 
+    /// The same without what `host-local` keeps beside leases, on purpose, when the last lease is gone: its lock, its
+    /// index, and the last address it gave, so that the next container gets another one.
+    #[must_use]
+    pub fn without_lease_bookkeeping(&self) -> Self {
+        let mut kept = self.clone();
+        if let Some(files) = kept.sections.get_mut("files") {
+            files.retain(|line| {
+                let path = line.split(' ').next().unwrap_or(line);
+                let name = path.rsplit('/').next().unwrap_or(path);
+                let bookkeeping = name == "lock"
+                    || name.starts_with("last_reserved_ip.")
+                    || path.starts_with("/var/lib/cni/networks/.ferrule/");
+                !(path.starts_with("/var/lib/cni/networks/") && bookkeeping)
+            });
+        }
+        kept
+    }
+
     /// The lines of a section, such as `links` or `files`.
     ///
     /// # Panics

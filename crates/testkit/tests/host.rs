@@ -132,6 +132,21 @@ fn a_snapshot_sees_each_kind_of_change() {
 }
 
 #[test]
+fn a_lease_is_left_over_and_the_bookkeeping_beside_it_is_not() {
+    let _host = Host::new();
+    let before = Snapshot::take();
+    let store = Path::new("/var/lib/cni/networks/net");
+    fs::create_dir_all(store).unwrap();
+    for name in ["lock", "last_reserved_ip.0"] {
+        fs::write(store.join(name), "10.1.0.2").unwrap();
+    }
+    before.assert_same(&Snapshot::take().without_lease_bookkeeping());
+    fs::write(store.join("10.1.0.2"), "c1\r\neth0").unwrap();
+    let difference = before.difference(&Snapshot::take().without_lease_bookkeeping());
+    assert_eq!(difference, "+ files: /var/lib/cni/networks/net/10.1.0.2 0644 \"c1\\r\\neth0\"\n");
+}
+
+#[test]
 fn a_snapshot_without_tools_sees_most_changes() {
     let _host = Host::new();
     let before = Snapshot::take_from_kernel();

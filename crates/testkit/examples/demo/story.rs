@@ -185,12 +185,14 @@ fn as_before(before: &Snapshot) -> Outcome {
     // The kernel takes a killed container's links down in its own time.
     let patience = Instant::now();
     loop {
-        // host-local remembers the last address on purpose, so that the next container gets another one.
-        let after = Snapshot::take_anywhere().without(&["last_reserved_ip"]);
+        let after = Snapshot::take_anywhere().without_lease_bookkeeping();
         let difference = before.difference(&after);
         if difference.is_empty() {
             println!("  {} objects compared, no difference:", before.len());
             println!("  {}", before.names().join(", "));
+            println!(
+                "  (host-local remembers the last address it gave, so that the next container gets another one)"
+            );
             return Ok(());
         }
         if patience.elapsed() > Duration::from_secs(3) {
