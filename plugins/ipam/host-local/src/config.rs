@@ -105,6 +105,7 @@ impl Config {
         let exclude = exclusions(&ipam.exclude, "ipam.exclude")?;
         let sets = range_sets(&written, &exclude)?;
         one_per_family(&sets, request.config().version())?;
+        disjoint(&sets, &written)?;
         let resolv_conf = (!ipam.resolv_conf.is_empty()).then(|| PathBuf::from(&ipam.resolv_conf));
         Ok(Self { sets, exclude, routes: routes(ipam.routes)?, resolv_conf, requested })
     }
@@ -225,7 +226,6 @@ fn range_sets(written: &[WrittenSet], exclude: &[Span]) -> Result<Vec<RangeSet>>
         })?;
         sets.push(set);
     }
-    disjoint(&sets, written)?;
     Ok(sets)
 }
 

@@ -333,6 +333,3 @@ impl Store {
         Ok(errors)
     }
 }
-
-#[cfg(test)]
-mod tests;

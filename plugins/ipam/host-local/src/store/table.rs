@@ -295,3 +295,6 @@ impl std::fmt::Debug for Table {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
