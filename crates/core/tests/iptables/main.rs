@@ -1,5 +1,8 @@
 //! The iptables backend, in both variants of iptables, against `iptables-save`, real packets and the Go suite's plugins.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
+mod interop;
 mod layout;
+mod lifecycle;
 mod support;
+mod trouble;

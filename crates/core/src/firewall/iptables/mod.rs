@@ -172,24 +172,32 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     })
 }
 
+/// The table an entry is in, and its family; `None` for that of all families. Error: an entry that iptables can't express.
+fn place(entry: &Entry) -> Result<(&'static str, Option<Family>), FirewallError> {
+    Ok(match entry {
+        Entry::Masquerade(entry) => (NAT, Some(Family::of(entry.address.address()))),
+        Entry::Publish(entry) => (NAT, Some(Family::of(entry.address.address()))),
+        Entry::Forward(entry) => (FILTER, Some(Family::of(entry.address))),
+        Entry::Isolate(_) => (FILTER, None),
+        Entry::SpoofGuard(_) => {
+            return Err(FirewallError::Unsupported { what: "macspoofchk".to_owned(), backend: BACKEND });
+        }
+    })
+}
+
+fn is_in(entry: &Entry, family: Family, table: &str) -> bool {
+    place(entry).is_ok_and(|(name, of)| name == table && of.is_none_or(|of| of == family))
+}
+
 /// Where the entries are, each place once.
 fn places(entries: &[Entry]) -> Result<Vec<Place>, FirewallError> {
     let mut places = Vec::new();
     let mut isolates = false;
     for entry in entries {
-        let (address, table) = match entry {
-            Entry::Masquerade(masquerade) => (masquerade.address.address(), NAT),
-            Entry::Publish(publish) => (publish.address.address(), NAT),
-            Entry::Forward(forward) => (forward.address, FILTER),
-            Entry::Isolate(_) => {
-                isolates = true;
-                continue;
-            }
-            Entry::SpoofGuard(_) => {
-                return Err(FirewallError::Unsupported { what: "macspoofchk".to_owned(), backend: BACKEND });
-            }
-        };
-        places.push(Place { family: Family::of(address), table, required: true });
+        match place(entry)? {
+            (table, Some(family)) => places.push(Place { family, table, required: true }),
+            (_, None) => isolates = true,
+        }
     }
     // The families of the container's addresses, as the Go suite does; without addresses, all there are.
     if isolates && !places.iter().any(|place| place.table == FILTER) {
@@ -246,21 +254,21 @@ fn plan(
     family: Family,
     table: &mut Table,
 ) -> Result<(), FirewallError> {
-    let here = |address: IpAddr| Family::of(address) == family;
-    for entry in entries {
+    let name = table.name();
+    for entry in entries.iter().filter(|entry| is_in(entry, family, name)) {
         match entry {
-            Entry::Masquerade(entry) if here(entry.address.address()) => {
+            Entry::Masquerade(entry) => {
                 masquerade::ensure(table, family, owner, entry);
             }
-            Entry::Publish(entry) if here(entry.address.address()) => {
+            Entry::Publish(entry) => {
                 if let Some(taken) = publish::taken(table, owner, entry) {
                     return Err(taken);
                 }
                 publish::ensure(table, family, owner, entry, purpose);
             }
-            Entry::Forward(entry) if here(entry.address) => forward::ensure(table, entry),
+            Entry::Forward(entry) => forward::ensure(table, entry),
             Entry::Isolate(entry) => isolate::ensure(table, entry),
-            _ => {}
+            Entry::SpoofGuard(_) => {}
         }
     }
     Ok(())
@@ -310,18 +318,14 @@ impl Iptables {
 
 /// Removes entries that are in one family's table.
 fn remove(owner: &Owner, entries: &[&Entry], family: Family, table: &mut Table) {
-    let here = |address: IpAddr| Family::of(address) == family;
-    for entry in entries {
+    let name = table.name();
+    for entry in entries.iter().filter(|entry| is_in(entry, family, name)) {
         match entry {
-            Entry::Masquerade(entry) if here(entry.address.address()) => {
-                masquerade::remove(table, owner, entry);
-            }
-            Entry::Publish(entry) if here(entry.address.address()) => {
-                publish::remove(table, family, owner, entry);
-            }
-            Entry::Forward(entry) if here(entry.address) => forward::remove(table, &[entry.address]),
+            Entry::Masquerade(entry) => masquerade::remove(table, owner, entry),
+            Entry::Publish(entry) => publish::remove(table, family, owner, entry),
+            Entry::Forward(entry) => forward::remove(table, &[entry.address]),
             Entry::Isolate(entry) => isolate::remove(table, &entry.bridge),
-            _ => {}
+            Entry::SpoofGuard(_) => {}
         }
     }
 }

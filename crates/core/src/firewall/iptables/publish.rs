@@ -226,6 +226,12 @@ impl Published {
         Some(Self { ports: Ports::of(rule)?, host_ip: rule.destination().map(|d| d.address()), to })
     }
 
+    /// Whether a rule of the chain, its mark rules included, is about this port.
+    fn has_rule(&self, rule: &Rule) -> bool {
+        Ports::of(rule).is_some_and(|ports| ports.overlaps(&self.ports))
+            && rule.destination().map(|d| d.address()) == self.host_ip
+    }
+
     fn overlaps(&self, mapping: &Mapping) -> bool {
         let ours = mapping.host_ip.filter(|ip| !ip.is_unspecified());
         self.ports.protocol == mapping.protocol
@@ -285,16 +291,13 @@ pub(super) fn remove(table: &mut Table, family: Family, owner: &Owner, entry: &P
 /// Removes the ports of an owner that lead to these addresses; all it has where `addresses` is empty.
 pub(super) fn remove_owner(table: &mut Table, owner: &Owner, addresses: &[IpAddr]) {
     let chain = publish_chain(owner);
-    let elsewhere: Vec<Ports> = table
+    let elsewhere: Vec<Published> = table
         .rules(&chain)
         .iter()
         .filter_map(Published::of)
         .filter(|published| !addresses.is_empty() && !addresses.contains(&published.to.ip()))
-        .map(|published| published.ports)
         .collect();
-    table.delete(&chain, |rule| {
-        !Ports::of(rule).is_some_and(|ports| elsewhere.iter().any(|other| other.overlaps(&ports)))
-    });
+    table.delete(&chain, |rule| !elsewhere.iter().any(|published| published.has_rule(rule)));
     prune_container(table, owner);
 }
 

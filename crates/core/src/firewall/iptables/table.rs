@@ -52,6 +52,11 @@ impl Table {
         Ok(table)
     }
 
+    /// The name: `nat`, `filter`.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Whether anything would change.
     pub(super) fn is_changed(&self) -> bool {
         !self.lines.is_empty()

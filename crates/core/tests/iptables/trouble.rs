@@ -1,0 +1,129 @@
+//! Programs that fail, and others who change the tables at the same time.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ferrule_core::firewall::{Entry, Firewall, FirewallError};
+
+use crate::in_both_variants;
+use crate::support::{Tables, Variant, assert_same, forward, masquerade, owner, publish};
+
+/// Puts a script in the place of one of the host's programs; `$REAL` in it is the program.
+fn replace(tables: &Tables, program: &str, script: &str) {
+    let file = tables.directory.join(program);
+    let real = tables.directory.join("real");
+    fs::create_dir_all(&real).unwrap();
+    fs::rename(&file, real.join(program)).unwrap();
+    let text = format!("#!/bin/sh\nREAL={}\n{script}\n", real.join(program).display());
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn ports() -> [Entry; 1] {
+    [Entry::Publish(publish("10.1.0.5/16", &["tcp 8080:80"]))]
+}
+
+in_both_variants! {
+    fn a_chain_that_another_made_meanwhile_is_not_emptied(tables: &Tables) {
+        // Between our reading and our writing, somebody else makes the shared chain and puts a rule into it.
+        let iptables = tables.directory.join("iptables");
+        replace(tables, "iptables-restore", &format!(
+            "if ! [ -e /run/raced ]; then touch /run/raced
+                {0} -t nat -N CNI-HOSTPORT-DNAT && {0} -t nat -A CNI-HOSTPORT-DNAT -p tcp --dport 1 -j RETURN
+             fi
+             exec $REAL \"$@\"", iptables.display()));
+        let mut backend = tables.backend();
+        backend.ensure(&owner("blue/c1/eth0"), &ports()).unwrap();
+        backend.verify(&owner("blue/c1/eth0"), &ports()).unwrap();
+        assert!(tables.dump().contains("-p tcp -m tcp --dport 1 -j RETURN"));
+        // It is in use, so our leaving leaves it.
+        backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
+        let left = tables.dump();
+        assert!(left.contains("--dport 1 -j RETURN") && left.contains("-j CNI-HOSTPORT-DNAT") && !left.contains("8080"), "{left}");
+    }
+
+    fn a_chain_that_another_uses_meanwhile_is_kept(tables: &Tables) {
+        let mut backend = tables.backend();
+        backend.ensure(&owner("blue/c1/eth0"), &ports()).unwrap();
+        let iptables = tables.directory.join("iptables");
+        replace(tables, "iptables-restore", &format!(
+            "if ! [ -e /run/raced ]; then touch /run/raced
+                {0} -t nat -A FORWARDED -j CNI-HOSTPORT-SETMARK
+             fi
+             exec $REAL \"$@\"", iptables.display()));
+        tables.iptables("-t nat -N FORWARDED");
+        backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
+        let left = tables.dump();
+        assert!(left.contains("CNI-HOSTPORT-SETMARK") && !left.contains("CNI-HOSTPORT-DNAT"), "{left}");
+    }
+
+    fn a_refused_change_says_what_iptables_said(tables: &Tables) {
+        let mut entry = publish("10.1.0.5/16", &["tcp 8080:80"]);
+        entry.conditions = ["-m", "nonsense"].map(str::to_owned).to_vec();
+        let error = tables.backend().ensure(&owner("blue/c1/eth0"), &[Entry::Publish(entry)]).unwrap_err();
+        let FirewallError::Program { program, stderr, input, .. } = error else { panic!("{error}") };
+        assert!(program.ends_with("iptables-restore"), "{program}");
+        assert!(stderr.contains("nonsense"), "{stderr}");
+        assert!(input.contains("-m nonsense"), "{input}");
+        // All or nothing.
+        assert_same("", &tables.dump());
+    }
+
+    fn a_lock_that_is_not_released_is_a_matter_of_trying_again(tables: &Tables) {
+        replace(tables, "iptables-restore",
+            "echo 'Another app is currently holding the xtables lock; waited 30s.' >&2; exit 4");
+        let error = tables.backend().ensure(&owner("blue/c1/eth0"), &ports()).unwrap_err();
+        assert!(matches!(error, FirewallError::Busy { seconds: 30, .. }), "{error}");
+    }
+
+    fn garbage_is_not_taken_for_an_empty_table(tables: &Tables) {
+        replace(tables, "iptables-save", "echo 'libfoo: version mismatch'");
+        let error = tables.backend().ensure(&owner("blue/c1/eth0"), &ports()).unwrap_err();
+        assert!(matches!(&error, FirewallError::Output { line, .. } if line.starts_with("libfoo")), "{error}");
+    }
+
+    /// Hosts without IPv6 have no use for ip6tables, and it fails there.
+    fn a_family_without_entries_is_not_touched(tables: &Tables) {
+        for program in ["ip6tables-save", "ip6tables-restore"] {
+            replace(tables, program, "touch /run/touched; exit 3");
+        }
+        let mut backend = tables.backend();
+        let entries = [masquerade("10.1.0.5/16", &[]), forward("10.1.0.5")];
+        backend.ensure(&owner("blue/c1/eth0"), &entries).unwrap();
+        backend.verify(&owner("blue/c1/eth0"), &entries).unwrap();
+        backend.remove(&owner("blue/c1/eth0"), &entries).unwrap();
+        assert!(!Path::new("/run/touched").exists());
+        backend.ensure(&owner("blue/c1/eth0"), &[forward("fd00::5")]).unwrap_err();
+    }
+
+    /// One read, one write; no write where there is nothing to do.
+    fn programs_are_run_as_seldom_as_can_be(tables: &Tables) {
+        for program in ["iptables-save", "iptables-restore"] {
+            replace(tables, program, "echo \"${0##*/}\" >> /run/calls; exec $REAL \"$@\"");
+        }
+        let calls = || fs::read_to_string("/run/calls").unwrap().replace('\n', " ");
+        let mut backend = tables.backend();
+        backend.ensure(&owner("blue/c1/eth0"), &ports()).unwrap();
+        assert_eq!(calls(), "iptables-save iptables-restore ");
+        backend.ensure(&owner("blue/c1/eth0"), &ports()).unwrap();
+        assert_eq!(calls(), "iptables-save iptables-restore iptables-save ");
+        backend.verify(&owner("blue/c1/eth0"), &ports()).unwrap();
+        assert_eq!(calls(), "iptables-save iptables-restore iptables-save iptables-save ");
+        backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
+        assert_eq!(calls(), "iptables-save iptables-restore iptables-save iptables-save iptables-save iptables-restore ");
+    }
+}
+
+/// The nft variant shows no table with something in it that iptables has no words for, and says so with exit status 0.
+#[test]
+fn a_table_that_iptables_cannot_show_is_an_error() {
+    let Some(tables) = Tables::new(Variant::Nft) else { testkit::skip!("iptables has no nft variant here") };
+    testkit::tool("nft", &["add table ip nat"]);
+    testkit::tool("nft", &["add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }"]);
+    testkit::tool("nft", &["add rule ip nat POSTROUTING ip saddr { 10.0.0.1, 10.0.0.2 } counter masquerade"]);
+    let before = testkit::nft_text();
+    let error = tables.backend().ensure(&owner("blue/c1/eth0"), &ports()).unwrap_err();
+    assert!(matches!(error, FirewallError::Incompatible { table: "nat" }), "{error}");
+    assert_same(&before, &testkit::nft_text());
+}
