@@ -88,7 +88,7 @@ fn overridden(environment: &Environment) -> bool {
 }
 
 fn shown(path: &Path) -> String {
-    shorten(&format!("{}", path.display()))
+    shorten(&path.display().to_string()).replace(char::is_control, "?")
 }
 
 /// The target of ADD and CHECK, its namespace checked before anything is changed.
@@ -123,27 +123,35 @@ pub(crate) fn target(environment: &Environment, parameters: Parameters) -> Resul
     }
 }
 
+/// Whose things a DEL removes.
+pub(crate) struct Owner {
+    pub(crate) attachment: Attachment,
+    /// The namespace, if there is one to work in.
+    pub(crate) netns: Option<PathBuf>,
+    /// Whether the path leads to the plugin's own namespace.
+    pub(crate) own: bool,
+}
+
 /// The owner of what a DEL removes. A namespace that can't be used is none: DEL releases everything else. It never fails over the
 /// namespace, because libcni stops the DEL of a whole list at the first error and every plugin before this one would leak.
-pub(crate) fn owner(
-    request: &Request,
-    parameters: Parameters,
-) -> Result<(Attachment, Option<PathBuf>), Failure> {
+pub(crate) fn owner(request: &Request, parameters: Parameters) -> Result<Owner, Failure> {
     let Parameters { attachment: Some(attachment), netns } = parameters else {
         return Err(Failure::new(Code::Internal, "parameters were not validated"));
     };
-    let Some(path) = netns else { return Ok((attachment, None)) };
-    let environment = request.environment();
-    let unusable = match state(&path) {
-        NetnsState::Foreign => return Ok((attachment, Some(path))),
-        NetnsState::Own if overridden(environment) => return Ok((attachment, Some(path))),
-        NetnsState::Own => "it is the plugin's own namespace".to_owned(),
+    let Some(path) = netns else { return Ok(Owner { attachment, netns: None, own: false }) };
+    let state = state(&path);
+    let own = matches!(state, NetnsState::Own);
+    if matches!(state, NetnsState::Foreign) || own && overridden(request.environment()) {
+        return Ok(Owner { attachment, netns: Some(path), own: false });
+    }
+    let unusable = match state {
+        NetnsState::Foreign | NetnsState::Own => "it is the plugin's own namespace".to_owned(),
         NetnsState::Missing => "it is gone".to_owned(),
         NetnsState::NotANamespace(what) => format!("it is {what}, not a network namespace"),
         NetnsState::Unreadable(error) => format!("can't look at it: {error}"),
     };
     request.note(format!("DEL: CNI_NETNS {}: {unusable}; releasing everything outside it", shown(&path)));
-    Ok((attachment, None))
+    Ok(Owner { attachment, netns: None, own })
 }
 
 #[cfg(test)]

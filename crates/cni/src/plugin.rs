@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::environment::{self, Attachment, Environment, Parameters, Verb};
 use crate::failure::{Code, Failure};
 use crate::json::{self, shorten};
+use crate::netns::Owner;
 use crate::request::{self, Config, Notes, Request, Target, ValidAttachments};
 use crate::result::AddResult;
 use crate::version::SpecVersion;
@@ -94,6 +95,11 @@ pub(crate) struct Added {
 }
 
 impl Added {
+    /// What has been noted since the response was made.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.request.taken_notes()
+    }
+
     /// Disconnects the container again: for the runtime this ADD has failed, and a failed ADD leaves the host as it was.
     pub(crate) fn undo(&self, plugin: &dyn Plugin) -> Result<(), Failure> {
         guarded(|| plugin.del(&self.request, &self.target.attachment, Some(&self.target.netns)))
@@ -187,7 +193,10 @@ fn call(plugin: &dyn Plugin, verb: Verb, request: &Request, parameters: Paramete
             guarded(|| plugin.check(request, &target))
         }
         Verb::Del => {
-            let (attachment, netns) = netns::owner(request, parameters)?;
+            let Owner { attachment, netns, own } = netns::owner(request, parameters)?;
+            // A delegate built on the Go library would release everything and then fail because the namespace is the host's.
+            let spared = own.then(|| request.without_netns());
+            let request = spared.as_ref().unwrap_or(request);
             guarded(|| plugin.del(request, &attachment, netns.as_deref()))
         }
         Verb::Gc => {

@@ -30,8 +30,12 @@ pub fn run(plugin: &(dyn Plugin + Sync)) -> ExitCode {
         return if response.success { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
     note(&[format!("can't write to standard output: {error}")]);
-    if let Some(Err(failure)) = added.map(|added| added.undo(plugin)) {
-        note(&[format!("and taking the ADD back failed: {failure}")]);
+    if let Some(added) = added {
+        let undone = added.undo(plugin);
+        note(&added.notes());
+        if let Err(failure) = undone {
+            note(&[format!("and taking the ADD back failed: {failure}")]);
+        }
     }
     ExitCode::FAILURE
 }

@@ -221,6 +221,17 @@ impl Request {
         self.notes.push(line.into());
     }
 
+    /// The notes so far; they are not given twice.
+    pub(crate) fn taken_notes(&self) -> Vec<String> {
+        self.notes.take()
+    }
+
+    /// The same call for delegates that must not see the namespace.
+    pub(crate) fn without_netns(&self) -> Self {
+        let environment = self.environment.with([("CNI_NETNS", "")]);
+        Self { config: self.config.clone(), environment, notes: self.notes.clone() }
+    }
+
     /// The same call as if it were a DEL of this attachment, without a namespace: what GC runs delegates with.
     #[must_use]
     pub fn for_attachment(&self, attachment: &Attachment) -> Self {

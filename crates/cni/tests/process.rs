@@ -194,6 +194,21 @@ fn a_delegate_s_standard_error_reaches_the_plugin_s() {
     assert!(output.stderr.contains("why ADD failed"));
 }
 
+#[test]
+fn a_del_hides_the_host_s_namespace_from_delegates_and_no_other() {
+    let stage = Stage::new();
+    stage.scratch.script("fixed", r#"echo "$CNI_COMMAND ${CNI_NETNS-unset}" >>"$DIR/seen""#);
+    let mut config = stage.config("1.1.0");
+    config["ipam"] = json!({ "type": "fixed" });
+    let own = stage.host.netns().path().display().to_string();
+    let inside = stage.container.path().display().to_string();
+    for path in [own.as_str(), "/gone", inside.as_str()] {
+        silent(&stage.call("DEL", &config).env("CNI_NETNS", path).run());
+    }
+    silent(&stage.call("DEL", &config).env("CNI_NETNS", &own).env("CNI_NETNS_OVERRIDE", "1").run());
+    assert_eq!(stage.scratch.read("seen"), format!("DEL \nDEL /gone\nDEL {inside}\nDEL {own}\n"));
+}
+
 /// The plugin that misbehaves on demand, and the verbs it was called with.
 fn faulty(stage: &Stage, verb: &str, version: &str, fault: &str) -> Invocation {
     let log = stage.scratch.path().join("log");
@@ -246,6 +261,18 @@ fn a_panic_is_an_error_document() {
         assert!(!output.stderr.contains("backtrace"), "{}", output.stderr);
         assert_eq!(log(&stage), calls, "{verb}");
     }
+}
+
+#[test]
+fn a_plugin_that_does_not_look_at_prev_result_is_guarded_from_a_bad_one() {
+    let stage = Stage::new();
+    let mut config = json!({ "cniVersion": "1.1.0", "name": "n", "log": stage.scratch.path().join("log") });
+    for wrong in [json!("x"), json!({ "ips": [{ "address": "10.0.0.1" }] }), json!({ "cniVersion": "7.0.0" })]
+    {
+        config["prevResult"] = wrong;
+        assert_eq!(faulty(&stage, "ADD", "1.1.0", "").config(&config).run().error()["code"], 7);
+    }
+    assert!(log(&stage).is_empty(), "it was not called");
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl Drop for Running<'_> {
         if self.verb == Verb::Add
             && let Err(failure) = self.delegate.clean_up()
         {
-            let _ = writeln!(io::stderr().lock(), "after an ADD given up: {failure}");
+            self.delegate.request.note(format!("DEL after an ADD that was given up: {failure}"));
         }
     }
 }
