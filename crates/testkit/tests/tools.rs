@@ -55,7 +55,7 @@ fn the_summary_adds_up_tests_and_doc_tests_and_counts_skips_apart() {
     let scratch = Scratch::new("summary");
     let nextest = scratch.file(
         "nextest.log",
-        "test result: FAILED. 0 passed; 1 failed; 0 ignored\n     Summary [   5.1s] 21 tests run: 20 passed (1 slow), 1 failed, 0 skipped\n",
+        "        FAIL [   1.3s] ( 7/21) ferrule-core rules::order\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n     Summary [   5.1s] 21 tests run: 20 passed (1 slow), 1 failed, 0 skipped\n",
     );
     let doc = scratch.file(
         "doc.log",
@@ -63,7 +63,8 @@ fn the_summary_adds_up_tests_and_doc_tests_and_counts_skips_apart() {
     );
     let none = scratch.file("none", "");
     let output = script("test-summary", &[&none, &nextest, &doc], true);
-    assert_eq!(stdout(&output).trim(), "tests: 27 passed, 1 failed, 0 skipped");
+    let expected = "failed   ferrule-core rules::order\ntests: 27 passed, 1 failed, 0 skipped";
+    assert_eq!(stdout(&output).trim(), expected);
     assert!(output.status.success(), "the summary reports, the tests decide");
 
     let skips = scratch.file("skips", "bridge::vlan: this kernel has no VLANs\n");
