@@ -273,3 +273,6 @@ fn version(plugin: &dyn Plugin, stdin: impl Read + Send + 'static) -> Response {
     let supported: Vec<&str> = versions.iter().map(|version| version.as_str()).collect();
     Response::ok(Some(json!({ "cniVersion": echoed.as_str(), "supportedVersions": supported })))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
 use common::{Stage, VERSIONS, example, example_path, silent};
@@ -64,9 +66,11 @@ fn the_namespace_is_checked_before_anything_is_done() {
         silent(&output);
         assert!(output.stderr.contains("CNI_NETNS"), "{}", output.describe());
     }
-    let undecodable = std::os::unix::ffi::OsStringExt::from_vec(b"/proc/self/ns/\xff".to_vec());
-    let undecodable: std::ffi::OsString = undecodable;
-    stage.refused(&stage.call("ADD", &config).env("CNI_NETNS", undecodable), 4, "CNI_NETNS");
+    // The right namespace under a name that a result could not repeat.
+    let undecodable = stage.scratch.path().join(OsStr::from_bytes(b"blue\xff"));
+    std::os::unix::fs::symlink(stage.container.path(), &undecodable).unwrap();
+    stage.refused(&stage.call("ADD", &config).env("CNI_NETNS", &undecodable), 4, "not UTF-8");
+    silent(&stage.call("DEL", &config).env("CNI_NETNS", &undecodable).run());
 }
 
 #[test]
