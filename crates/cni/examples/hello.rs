@@ -68,13 +68,18 @@ impl Plugin for Hello {
 
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
         let config = Config::read(request)?;
+        let file = config.file(request, &target.attachment);
+        // Before anything is changed, a delegate included: its DEL after a failed ADD would release what the first ADD took.
+        if file.exists() {
+            let message = format!("{} has been greeted already", target.attachment);
+            return Err(Failure::new(Code::Conflict, message).hint("call DEL before another ADD"));
+        }
         let mut result = request.config().prev_result()?.unwrap_or_default();
         // An IPAM plugin that fails has been run with DEL by the time its error is here.
         let addresses = match request.config().ipam_type()? {
             Some(kind) => request.delegate(&kind)?.add()?,
             None => AddResult::default(),
         };
-        let file = config.file(request, &target.attachment);
         let written =
             fs::create_dir_all(config.network(request)).and_then(|()| fs::write(&file, &config.greeting));
         if let Err(error) = written {

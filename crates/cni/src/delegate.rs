@@ -16,9 +16,12 @@ mod running;
 
 pub use running::Running;
 
-/// How long a delegate may take unless `CNI_DELEGATE_TIMEOUT` (seconds) says otherwise: just below the two minutes after which kubelet
-/// gives up on the sandbox, so that the answer still reaches somebody.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(110);
+/// How long the delegates of one call may take, all together, unless `CNI_DELEGATE_TIMEOUT` (seconds) says otherwise. Kubelet gives up
+/// on a sandbox after two minutes; with what cleaning up may take, the answer still reaches somebody.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a delegate may take when that is used up, as it is for the DEL after an ADD that hung.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A plugin found in `CNI_PATH`, to be run with the request's configuration and environment.
 #[derive(Debug)]
@@ -62,6 +65,9 @@ impl<'a> Delegate<'a> {
     }
 
     /// ADD. If it fails, the delegate's DEL is run before its error is returned.
+    ///
+    /// The specification wants that DEL, and it has an edge: an ADD that fails because the attachment exists already is followed by a
+    /// DEL of what the first ADD made. So find out whether it exists, and refuse, before delegating.
     pub fn add(&self) -> Result<AddResult, Failure> {
         self.start(Verb::Add)?.add_result()
     }
@@ -120,14 +126,20 @@ impl<'a> Delegate<'a> {
     }
 
     fn deadline(&self) -> Result<Instant, Failure> {
+        let (started, now) = (self.request.started(), Instant::now());
+        let timeout = self.timeout()?;
+        // A time beyond what the clock can express is no limit that anybody waits for.
+        let whole = started.checked_add(timeout).unwrap_or(started + Duration::from_secs(1 << 30));
+        Ok(whole.max(now + timeout.min(LEAST_TIMEOUT)))
+    }
+
+    fn timeout(&self) -> Result<Duration, Failure> {
         const VARIABLE: &str = "CNI_DELEGATE_TIMEOUT";
-        let now = Instant::now();
-        let Some(text) = self.request.environment().text(VARIABLE)? else { return Ok(now + DEFAULT_TIMEOUT) };
+        let Some(text) = self.request.environment().text(VARIABLE)? else { return Ok(DEFAULT_TIMEOUT) };
         text.parse::<f64>()
             .ok()
             .filter(|seconds| *seconds > 0.0)
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .and_then(|timeout| now.checked_add(timeout))
             .ok_or_else(|| {
                 let reason = format!("{VARIABLE} is invalid: {:?} is not a number of seconds", shorten(text));
                 Failure::new(Code::InvalidEnvironment, reason)

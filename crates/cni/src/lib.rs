@@ -139,7 +139,8 @@
 //! - A failed ADD of the delegate is followed by its DEL, then its own error is returned with code and message.
 //! - If the caller fails after the delegate has answered, the caller runs its DEL: only it knows.
 //! - Whatever a delegate does (hang, crash, babble, print nothing, leave a daemon with the pipe), the call ends with a result or a clear
-//!   error. `CNI_DELEGATE_TIMEOUT` sets the seconds it may take; 110 if it is not set.
+//!   error. `CNI_DELEGATE_TIMEOUT` sets how many seconds the delegates of a call may take together; 90 if it is not set.
+//! - Refuse an attachment that exists before delegating: the DEL after a failed ADD would release what the first ADD took.
 //! - Its standard error reaches ours, and on failure the details too.
 //!
 //! # Without a process

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::time::Instant;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -188,6 +190,8 @@ pub struct Request {
     config: Config,
     environment: Environment,
     notes: Notes,
+    /// When the call began: its delegates share the time that a call may take.
+    started: Instant,
 }
 
 /// Lines for standard error, shared by all clones of a request.
@@ -207,18 +211,22 @@ impl Notes {
 impl Request {
     /// A request; the environment is that of the call.
     pub fn new(config: Config, environment: Environment) -> Self {
-        Self { config, environment, notes: Notes::default() }
+        Self::with_notes(config, environment, Notes::default())
     }
 
     /// A request whose notes are collected by the caller.
     pub(crate) fn with_notes(config: Config, environment: Environment, notes: Notes) -> Self {
-        Self { config, environment, notes }
+        Self { config, environment, notes, started: Instant::now() }
     }
 
     /// Says something to the person who reads the runtime's log: one line on standard error once the call is answered. For what is
     /// worth knowing but no failure.
     pub fn note(&self, line: impl Into<String>) {
         self.notes.push(line.into());
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// The notes so far; they are not given twice.
@@ -229,7 +237,7 @@ impl Request {
     /// The same call for delegates that must not see the namespace.
     pub(crate) fn without_netns(&self) -> Self {
         let environment = self.environment.with([("CNI_NETNS", "")]);
-        Self { config: self.config.clone(), environment, notes: self.notes.clone() }
+        Self { environment, ..self.clone() }
     }
 
     /// The same call as if it were a DEL of this attachment, without a namespace: what GC runs delegates with.
@@ -246,7 +254,7 @@ impl Request {
             ("CNI_IFNAME", attachment.ifname.as_str()),
             ("CNI_NETNS", ""),
         ]);
-        Self { config: self.config.clone(), environment, notes: self.notes.clone() }
+        Self { environment, ..self.clone() }
     }
 
     /// The network configuration.

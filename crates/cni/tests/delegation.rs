@@ -303,6 +303,17 @@ fn a_delegate_that_hangs_is_ended() {
 }
 
 #[test]
+fn delegates_share_the_time_of_a_call_and_cleaning_up_has_some_left() {
+    let scratch = Scratch::new();
+    scratch.script("ipam", "[ \"$CNI_COMMAND\" != DEL ] || exec sleep 0.1\nexec sleep 600");
+    let request = request(&scratch, &[("CNI_DELEGATE_TIMEOUT", "2")]);
+    let delegate = request.delegate("ipam").unwrap();
+    assert_eq!(delegate.add().unwrap_err().code(), Code::TryAgainLater);
+    delegate.call(Verb::Del).unwrap();
+    assert_eq!(scratch.calls(), ["ADD", "DEL", "DEL"], "both had the time they took");
+}
+
+#[test]
 fn a_delegate_that_closes_its_output_and_hangs_is_ended() {
     let scratch = Scratch::new();
     scratch.script("ipam", &format!("{RESULT}\necho $$ >\"$DIR/pid\"\nexec sleep 600 >&- 2>&-"));

@@ -58,6 +58,7 @@ fn a_result_passes_through_a_chain_unchanged() {
         assert_eq!(stage.call("ADD", &config).run().success(), previous);
         // A version that is not said is the request's.
         config["prevResult"].as_object_mut().unwrap().remove("cniVersion");
+        silent(&stage.call("DEL", &config).run());
         assert_eq!(stage.call("ADD", &config).run().success(), previous);
     }
 }
@@ -127,6 +128,7 @@ fn gc_takes_what_is_not_listed_and_nothing_without_a_list() {
     let stage = Stage::new();
     let config = stage.config("1.1.0");
     let fill = || {
+        let _ = fs::remove_dir_all(stage.scratch.path().join("state"));
         for (container, ifname) in [("c1", "eth0"), ("c1", "eth1"), ("c2", "eth0")] {
             stage.call("ADD", &config).attachment(container, stage.container.path(), ifname).run().success();
         }
@@ -176,6 +178,17 @@ fn a_failure_after_the_delegate_s_add_takes_the_address_back() {
 }
 
 #[test]
+fn a_second_add_leaves_the_first_its_lease() {
+    let stage = Stage::new();
+    stage.scratch.script("fixed", r#"echo '{"ips":[{"address":"10.1.2.3/24"}]}'"#);
+    let mut config = stage.config("1.1.0");
+    config["ipam"] = json!({ "type": "fixed" });
+    stage.call("ADD", &config).run().success();
+    assert_eq!(stage.call("ADD", &config).run().error()["code"], 103);
+    assert_eq!(stage.scratch.calls(), ["ADD"]);
+}
+
+#[test]
 fn a_delegate_s_standard_error_reaches_the_plugin_s() {
     let stage = Stage::new();
     stage.scratch.script(
@@ -189,7 +202,7 @@ fn a_delegate_s_standard_error_reaches_the_plugin_s() {
     output.success();
     assert_eq!(output.stderr, "noticed during ADD\n");
     config["ipam"] = json!({ "type": "failing" });
-    let output = stage.call("ADD", &config).run();
+    let output = stage.call("ADD", &config).env("CNI_IFNAME", "eth1").run();
     assert!(output.error()["details"].as_str().unwrap().contains("why ADD failed"));
     assert!(output.stderr.contains("why ADD failed"));
 }
@@ -366,7 +379,8 @@ fn what_else_is_in_the_environment_does_not_matter() {
         .env("LANG", "tr_TR.UTF-8")
         .env("RUST_BACKTRACE", "full")
         .env("CNI_VERSION", "0.1.0");
-    let (plain, traced) = (plain.run(), traced.run());
+    let (plain, del, traced) = (plain.run(), stage.call("DEL", &stage.config("1.1.0")).run(), traced.run());
+    silent(&del);
     assert_eq!(plain.success(), traced.success());
     assert_eq!((plain.stderr.as_str(), traced.stderr.as_str()), ("", ""));
 }

@@ -88,6 +88,7 @@ fn the_own_namespace_has_to_be_meant() {
     }
     for yes in ["1", "true", "TRUE"] {
         own(yes).run().success();
+        silent(&stage.call("DEL", &config).run());
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Delegate;
+use super::{Delegate, LEAST_TIMEOUT};
 use crate::environment::Verb;
 use crate::failure::{Code, Failure};
 use crate::json;
@@ -27,9 +27,6 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long output may still come after the delegate itself has ended.
 const LINGER: Duration = Duration::from_millis(100);
-
-/// How long the DEL after a failed ADD may take: the runtime calls DEL itself, this one is a courtesy and must not cost it its patience.
-const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A delegate that is running.
 ///
@@ -168,7 +165,8 @@ impl Delegate<'_> {
     /// DEL after an ADD that failed or is not wanted any more.
     fn clean_up(&self) -> Result<(), Failure> {
         let mut del = self.start(Verb::Del)?;
-        del.deadline = del.deadline.min(Instant::now() + CLEANUP_TIMEOUT);
+        // The runtime calls DEL itself; this one is a courtesy and must not cost the runtime its patience.
+        del.deadline = del.deadline.min(Instant::now() + LEAST_TIMEOUT);
         del.wait().map(|_| ())
     }
 
