@@ -81,7 +81,10 @@ impl<'r> Building<'_, 'r> {
     }
 
     /// Writes resources down, then makes them, in order. The first that fails ends it.
-    pub fn ensure(&mut self, resources: Vec<Resource>) -> Result<(), Failure> {
+    pub fn ensure(&mut self, mut resources: Vec<Resource>) -> Result<(), Failure> {
+        for resource in &mut resources {
+            resource.observe(self.host)?;
+        }
         let mut lines = Vec::new();
         for resource in &resources {
             lines.extend(line(resource)?);

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use cni::Cidr;
 use nix::errno::Errno;
 
 use crate::nfnetlink::{self, Answer, Attributes, Kind, Message, Received, Refusal, Socket, be16, find};
@@ -53,6 +54,12 @@ impl Error {
     pub fn is_unsupported(&self) -> bool {
         let Self::Netlink(error) = self;
         matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT))
+    }
+
+    /// `CAP_NET_ADMIN` is missing.
+    pub fn is_permission_denied(&self) -> bool {
+        let Self::Netlink(error) = self;
+        matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES))
     }
 }
 
@@ -100,6 +107,10 @@ pub struct Match {
     pub destination_port: Option<u16>,
     /// The address the first packet was sent to, before translation.
     pub destination: Option<IpAddr>,
+    /// Networks of which one has to have the address the first packet was sent to; none stand for any.
+    pub destination_within: Vec<Cidr>,
+    /// Only connections whose destination was translated.
+    pub translated: bool,
     /// The address replies come from, which is the destination after translation: the container of a mapping.
     pub reply_source: Option<IpAddr>,
     /// Spares the connections whose replies come from this address: those that a new mapping made already.
@@ -114,6 +125,8 @@ impl Match {
             protocol,
             destination_port: None,
             destination: None,
+            destination_within: Vec::new(),
+            translated: false,
             reply_source: None,
             except_reply_source: None,
         }
@@ -126,6 +139,8 @@ impl Match {
         Some(self.protocol) == connection.protocol
             && agrees(self.destination_port, connection.destination_port)
             && agrees(self.destination, connection.destination)
+            && (self.destination_within.is_empty() || connection.is_to(&self.destination_within))
+            && (!self.translated || connection.destination != connection.reply_source)
             && agrees(self.reply_source, connection.reply_source)
             && (self.except_reply_source.is_none() || self.except_reply_source != connection.reply_source)
     }
@@ -304,6 +319,10 @@ struct Connection {
 }
 
 impl Connection {
+    fn is_to(&self, networks: &[Cidr]) -> bool {
+        self.destination.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
+    }
+
     fn read(entry: &[u8]) -> Self {
         let original = find(entry, CTA_TUPLE_ORIG).unwrap_or_default();
         let reply = find(entry, CTA_TUPLE_REPLY).unwrap_or_default();

@@ -4,6 +4,7 @@ use cni::{Code, Failure};
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::conntrack;
 use crate::firewall::FirewallError;
 use crate::netlink::NetlinkError;
 use crate::netns::NetnsError;
@@ -26,6 +27,9 @@ pub enum Error {
     /// The firewall.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
+    /// Tracked connections.
+    #[error(transparent)]
+    Conntrack(#[from] conntrack::Error),
     /// A state file.
     #[error(transparent)]
     State(#[from] StateError),
@@ -116,6 +120,8 @@ impl Error {
                 }
             }
             Self::Firewall(error) => error.code(),
+            Self::Conntrack(error) if error.is_permission_denied() => Code::NotPermitted,
+            Self::Conntrack(_) => Code::Kernel,
             Self::State(StateError::Locked { .. }) | Self::NotReady { .. } => Code::TryAgainLater,
             Self::State(_) => Code::Io,
             Self::Exists { .. } | Self::Kind { .. } | Self::OtherAddress { .. } => Code::Conflict,

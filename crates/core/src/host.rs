@@ -1,5 +1,6 @@
 //! The host a plugin works on, seen from one call: its sockets, the container's namespace, and who is asking.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -153,6 +154,14 @@ impl<'a> Host<'a> {
             what: format!("{name} is not operationally up"),
             seconds: limit.as_secs(),
         })
+    }
+
+    /// The host's link that packets to an address leave through, if there is a route.
+    pub fn link_towards(&mut self, address: IpAddr) -> Result<Option<LinkName>, Error> {
+        let netlink = self.netlink()?;
+        let Some(index) = netlink.route_to(address)? else { return Ok(None) };
+        let link = netlink.link_by_index(index)?;
+        Ok(link.and_then(|link| LinkName::new(link.name).ok()))
     }
 
     /// The identity of the container's namespace.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use cni::{Code, Failure};
+
 /// The capabilities a plugin needs (`capabilities(7)`), by number.
 const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
 
@@ -15,4 +17,14 @@ pub fn missing() -> Vec<&'static str> {
         // Unknown counts as allowed: the kernel decides in the end, and says so.
         .unwrap_or(u64::MAX);
     NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
+}
+
+/// Fails with code 50 if a capability is missing: what STATUS answers then.
+pub fn require() -> Result<(), Failure> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Code::NotAvailable, format!("{} missing", missing.join(", ")))
+        .hint("run the plugin as root, or with these capabilities"))
 }

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::owner::Owner;
 
+mod choice;
 mod error;
 mod iptables;
 mod nftables;
 
+pub use choice::{collect, preferred, probe, remove_owner, usable};
 pub use error::FirewallError;
 pub use iptables::Iptables;
 pub use nftables::Nftables;
@@ -218,6 +220,17 @@ pub struct Isolate {
     pub policy: IsolationPolicy,
 }
 
+/// The longest chain name iptables takes (`XT_EXTENSION_MAXNAMELEN` less the terminating NUL).
+pub const CHAIN_NAME_LIMIT: usize = 28;
+
+/// Whether iptables takes this as the name of a chain.
+pub fn is_chain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= CHAIN_NAME_LIMIT
+        && !name.starts_with(['-', '!'])
+        && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// A backend. Entries are those of one owner and one plugin; everything in one transaction per family at most.
 pub trait Firewall {
     /// Makes the entries so. Repeating it changes nothing. A port that another owner has published is
@@ -242,16 +255,6 @@ pub trait Firewall {
         role: Role,
         valid: &ValidAttachments,
     ) -> Result<(), FirewallError>;
-}
-
-/// The backend where a configuration names none: nftables, where the kernel has it and lets us use it, else iptables.
-pub fn preferred() -> Backend {
-    if Nftables::probe().is_ok() { Backend::Nftables } else { Backend::Iptables }
-}
-
-/// The backends that can be used on this host, where something may be found to remove.
-pub fn usable() -> Vec<Backend> {
-    if Nftables::probe().is_ok() { vec![Backend::Nftables] } else { Vec::new() }
 }
 
 /// A backend, for a plugin: the plugin's name tells its users of shared chains and tables from those of others.

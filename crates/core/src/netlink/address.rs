@@ -47,6 +47,20 @@ impl Netlink {
             .collect())
     }
 
+    /// The addresses of all links of the namespace.
+    pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let message = AddressMessage::default();
+        let answers = self.dump(&RouteNetlinkMessage::GetAddress(message), || "list addresses".to_owned())?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewAddress(message) => read(&message),
+                _ => None,
+            })
+            .map(|address| address.cidr.address())
+            .collect())
+    }
+
     /// Adds an address. `dad` lets duplicate address detection run for IPv6; without it the address can be used at once.
     pub fn add_address(
         &mut self,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::host::Host;
 
+mod backup;
 mod bridge;
+mod flows;
 mod gateway;
 mod interface;
 mod lease;
@@ -17,7 +19,9 @@ mod setting;
 mod switch;
 mod veth;
 
+pub use backup::Backup;
 pub use bridge::{Bridge, BridgePort, VlanId, VlanTrunk};
+pub use flows::forget_container;
 pub use gateway::{Gateway, VlanGateway};
 pub use interface::Interface;
 pub use lease::Lease;
@@ -28,6 +32,11 @@ pub use veth::{VethPair, remove_container_link};
 
 /// How a kind of resource comes, stays and goes.
 pub trait Lifecycle {
+    /// Looks at what is there before, where removal restores it. Changes nothing; an ADD does this before it writes the resource down.
+    fn observe(&mut self, _: &mut Host<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Makes sure that it is there and as described.
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error>;
 
@@ -49,6 +58,12 @@ macro_rules! resources {
 
         impl Resource {
             fn kind(&self) -> &dyn Lifecycle {
+                match self {
+                    $(Self::$kind(resource) => resource,)*
+                }
+            }
+
+            fn kind_mut(&mut self) -> &mut dyn Lifecycle {
                 match self {
                     $(Self::$kind(resource) => resource,)*
                 }
@@ -84,6 +99,8 @@ resources! {
     Lease,
     /// Firewall entries.
     Rules,
+    /// A file that says what properties of the container's interface were before.
+    Backup,
     /// A property of the container's interface that had another value before.
     Setting,
     /// A sysctl of the container that had another value before.
@@ -91,6 +108,10 @@ resources! {
 }
 
 impl Lifecycle for Resource {
+    fn observe(&mut self, host: &mut Host<'_>) -> Result<(), Error> {
+        self.kind_mut().observe(host)
+    }
+
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.kind().ensure(host)
     }
@@ -102,6 +123,12 @@ impl Lifecycle for Resource {
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.kind().remove(host)
     }
+}
+
+/// The first of several plans that is as its resources say, else the first of all: for a CHECK that can't know which was carried out.
+pub fn first_verified(host: &mut Host<'_>, plans: Vec<Vec<Resource>>) -> Vec<Resource> {
+    let good = plans.iter().position(|plan| plan.iter().all(|resource| resource.verify(host).is_ok()));
+    plans.into_iter().nth(good.unwrap_or(0)).unwrap_or_default()
 }
 
 /// Fails unless a property is as ADD left it.

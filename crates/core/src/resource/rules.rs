@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Lifecycle;
+use super::{Lifecycle, flows};
 use crate::error::Error;
 use crate::firewall::{Backend, Entry};
 use crate::host::Host;
 
-/// Entries in one backend. They are made, and removed, in one transaction.
+/// Entries in one backend. They are made, and removed, in one transaction; tracked connections that contradict them are forgotten then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rules {
@@ -19,7 +19,8 @@ pub struct Rules {
 
 impl Lifecycle for Rules {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        Ok(host.firewall(self.backend).ensure(host.owner(), &self.entries)?)
+        host.firewall(self.backend).ensure(host.owner(), &self.entries)?;
+        flows::forget_stale(host, &self.entries)
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
@@ -27,6 +28,8 @@ impl Lifecycle for Rules {
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        Ok(host.firewall(self.backend).remove(host.owner(), &self.entries)?)
+        host.firewall(self.backend).remove(host.owner(), &self.entries)?;
+        flows::forget_translated(&self.entries);
+        Ok(())
     }
 }

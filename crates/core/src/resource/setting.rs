@@ -13,6 +13,8 @@ use crate::sysctl::{self, Key, SysctlError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LinkProperty {
+    /// Administratively up.
+    Up(bool),
     /// Hardware address.
     Mac(MacAddress),
     /// MTU in bytes.
@@ -30,6 +32,7 @@ impl LinkProperty {
     #[must_use]
     pub fn of(self, link: &Link) -> Self {
         match self {
+            Self::Up(_) => Self::Up(link.up),
             Self::Mac(_) => Self::Mac(link.mac.parse().unwrap_or_default()),
             Self::Mtu(_) => Self::Mtu(link.mtu),
             Self::Promiscuous(_) => Self::Promiscuous(link.promiscuous),
@@ -41,6 +44,7 @@ impl LinkProperty {
     fn change(self) -> LinkChange {
         let mut change = LinkChange::default();
         match self {
+            Self::Up(up) => change.up = Some(up),
             Self::Mac(mac) => change.mac = Some(mac),
             Self::Mtu(mtu) => change.mtu = Some(mtu),
             Self::Promiscuous(on) => change.promiscuous = Some(on),
@@ -59,7 +63,7 @@ pub struct Setting {
     pub link: LinkName,
     /// The value asked for.
     pub wanted: LinkProperty,
-    /// The value before; `None` where it is not known (nothing to restore).
+    /// The value before; `None` until it has been looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<LinkProperty>,
 }
@@ -76,6 +80,12 @@ impl Setting {
 }
 
 impl Lifecycle for Setting {
+    fn observe(&mut self, host: &mut Host<'_>) -> Result<(), Error> {
+        let link = container_link(host, self.link.as_str(), "look at its interface")?;
+        self.before = Some(self.wanted.of(&link));
+        Ok(())
+    }
+
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.apply(host, self.wanted)
     }
@@ -108,7 +118,7 @@ pub struct SysctlSetting {
     pub key: String,
     /// The value asked for.
     pub value: String,
-    /// The value before.
+    /// The value before; `None` until it has been looked at, and where it can't be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
 }
@@ -123,6 +133,16 @@ impl SysctlSetting {
 }
 
 impl Lifecycle for SysctlSetting {
+    fn observe(&mut self, host: &mut Host<'_>) -> Result<(), Error> {
+        let key = Key::new(&self.key)?;
+        self.before = match Self::inside(host, || key.read()) {
+            Ok(value) => Some(value),
+            Err(Error::Sysctl(error)) if !error.is_missing() => None,
+            Err(error) => return Err(error),
+        };
+        Ok(())
+    }
+
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let key = Key::new(&self.key)?;
         Self::inside(host, || key.write(&self.value))
@@ -130,7 +150,11 @@ impl Lifecycle for SysctlSetting {
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let key = Key::new(&self.key)?;
-        let found = Self::inside(host, || key.read())?;
+        let found = match Self::inside(host, || key.read()) {
+            // Some can only be written (`net/ipv4/route/flush`), or have no value until they are (`stable_secret`).
+            Err(Error::Sysctl(error)) if !error.is_missing() => return Ok(()),
+            other => other?,
+        };
         if sysctl::same(&found, &self.value) {
             return Ok(());
         }
