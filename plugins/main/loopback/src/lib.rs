@@ -1,0 +1,107 @@
+//! The `loopback` plugin: brings `lo` up in the container.
+//!
+//! There is nothing to configure, and `CNI_IFNAME` is ignored. `docs/plugins/loopback.md` has the rest.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use cni::{
+    AddResult, Attachment, Cidr, Code, Failure, Interface, Ip, LinkName, Plugin, Request, Target,
+    ValidAttachments,
+};
+use ferrule_core::attachment;
+use ferrule_core::resource::{Lifecycle, LinkProperty, Resource, Setting};
+use ferrule_core::{Error, Host, privilege};
+
+const NAME: &str = "loopback";
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Loopback;
+
+impl Plugin for Loopback {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
+        let previous = request.config().prev_result()?;
+        let lo = lo()?;
+        let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
+        attachment::add(&mut host, |building| {
+            building.ensure(plan(&lo))?;
+            let found = look(building.host(), &lo, target)?;
+            Ok(previous.unwrap_or(found))
+        })
+    }
+
+    fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
+        let lo = lo()?;
+        let mut host = Host::for_removal(request, attachment, NAME, netns);
+        attachment::del(&mut host, |host| {
+            // What it was before is not known; a namespace is made with it down.
+            let down = Setting { before: Some(LinkProperty::Up(false)), ..up(&lo) };
+            down.remove(host).err().map(Failure::from).into_iter().collect()
+        })
+    }
+
+    fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
+        let lo = lo()?;
+        let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
+        attachment::check(&mut host, |_| Ok(plan(&lo)))?;
+        look(&mut host, &lo, target).map(drop)
+    }
+
+    fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
+        Failure::join(attachment::gc(request, NAME, valid))
+    }
+
+    fn status(&self, _: &Request) -> Result<(), Failure> {
+        privilege::require()
+    }
+}
+
+fn lo() -> Result<LinkName, Failure> {
+    LinkName::new("lo").map_err(|error| Failure::from_error(Code::Internal, &error))
+}
+
+fn up(lo: &LinkName) -> Setting {
+    Setting { link: lo.clone(), wanted: LinkProperty::Up(true), before: None }
+}
+
+/// What an attachment is made of: the kernel gives `lo` its addresses when it comes up.
+pub fn plan(lo: &LinkName) -> Vec<Resource> {
+    vec![up(lo).into()]
+}
+
+/// The interface as it is in the container: its first address of each family. All of them have to be loopback addresses.
+fn look(host: &mut Host<'_>, lo: &LinkName, target: &Target) -> Result<AddResult, Failure> {
+    let missing = || Error::LinkMissing { name: lo.to_string(), place: "in the container" };
+    let link = host.container_link(lo)?.ok_or_else(missing)?;
+    let container = host.need_container("list the addresses of lo")?;
+    let addresses: Vec<Cidr> = container
+        .netlink()?
+        .addresses(link.index)
+        .map_err(Error::from)?
+        .into_iter()
+        .map(|address| address.cidr)
+        .collect();
+    if let Some(foreign) = addresses.iter().find(|address| !address.address().is_loopback()) {
+        let message = format!("loopback interface found with non-loopback address \"{foreign}\"");
+        return Err(Failure::new(Code::Conflict, message)
+            .hint("remove the address from lo in the container's network namespace"));
+    }
+    let first = |ipv4: bool| addresses.iter().find(|address| address.is_ipv4() == ipv4);
+    let ips = [first(true), first(false)].into_iter().flatten();
+    Ok(AddResult {
+        interfaces: vec![Interface {
+            name: link.name,
+            mac: link.mac,
+            mtu: link.mtu,
+            sandbox: target.netns().display().to_string(),
+            ..Interface::default()
+        }],
+        ips: ips.map(|address| Ip { interface: Some(0), ..Ip::new(*address) }).collect(),
+        ..AddResult::default()
+    })
+}
