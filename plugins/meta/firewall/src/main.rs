@@ -1,3 +1,7 @@
 //! The `firewall` plugin.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&ferrule_firewall::FirewallPlugin)
+}

@@ -1,0 +1,120 @@
+//! The `firewall` plugin: lets the traffic of containers through the host, and isolates bridges from each other.
+//!
+//! [`config`] says what was asked, [`plan`] what that is made of; here the verbs carry it out. `docs/plugins/firewall.md` has the keys.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use cni::{AddResult, Attachment, Code, Failure, LinkName, Plugin, Request, Target, ValidAttachments};
+use ferrule_core::firewall::{self, Backend, IsolationPolicy, Role};
+use ferrule_core::resource::{Resource, first_verified};
+use ferrule_core::{Host, attachment, privilege};
+
+pub mod config;
+pub mod plan;
+
+use config::Config;
+use plan::Backends;
+
+const NAME: &str = "firewall";
+
+/// The plugin.
+#[derive(Debug)]
+pub struct FirewallPlugin;
+
+impl Plugin for FirewallPlugin {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
+        let config = Config::load(request.config())?;
+        let previous = request.config().required_prev_result()?;
+        let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
+        let bridge = bridge(&mut host, &config, &previous)?;
+        let backends = backends(config.backend.unwrap_or_else(|| detect(request)));
+        let resources = plan::plan(&config, backends, &plan::addresses(&previous), bridge.as_ref());
+        attachment::add(&mut host, |building| building.ensure(resources))?;
+        Ok(previous)
+    }
+
+    fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
+        let mut host = Host::for_removal(request, attachment, NAME, netns);
+        attachment::del(&mut host, |host| {
+            let previous = request.config().prev_result().ok().flatten().unwrap_or_default();
+            let addresses: Vec<IpAddr> = plan::addresses(&previous);
+            firewall::remove_owner(NAME, host.owner(), Role::Forward, &addresses)
+        })
+    }
+
+    fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
+        let config = Config::load(request.config())?;
+        let previous = request.config().required_prev_result()?;
+        let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
+        attachment::check(&mut host, |host| expected(host, &config, &previous))
+    }
+
+    fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
+        let mut failures = attachment::gc(request, NAME, valid);
+        failures.extend(firewall::collect(NAME, request.config().name(), Role::Forward, valid));
+        Failure::join(failures)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Failure> {
+        let config = Config::load(request.config())?;
+        privilege::require()?;
+        let Backends { forward, isolate } = backends(config.backend.unwrap_or_else(|| detect(request)));
+        let mut needed = vec![forward];
+        needed.extend(config.isolation.map(|_| isolate));
+        for backend in needed {
+            firewall::probe(backend).map_err(|error| Failure::from(error).with_code(Code::NotAvailable))?;
+        }
+        Ok(())
+    }
+}
+
+/// The backend in which an accept lets packets pass.
+fn detect(_: &Request) -> Backend {
+    firewall::preferred()
+}
+
+fn backends(forward: Backend) -> Backends {
+    let isolate = if forward == Backend::Firewalld { firewall::preferred() } else { forward };
+    Backends { forward, isolate }
+}
+
+/// The bridge of the attachment, where it is to be isolated: the first link of the host in prevResult that is one.
+fn bridge(host: &mut Host<'_>, config: &Config, previous: &AddResult) -> Result<Option<LinkName>, Failure> {
+    let Some(policy) = config.isolation else { return Ok(None) };
+    for name in plan::host_interfaces(previous) {
+        if host.link(name)?.is_some_and(|link| link.kind == "bridge") {
+            let name =
+                LinkName::new(name).map_err(|error| Failure::from_error(Code::InvalidConfig, &error))?;
+            return Ok(Some(name));
+        }
+    }
+    Err(no_bridge(policy))
+}
+
+fn no_bridge(policy: IsolationPolicy) -> Failure {
+    let policy = policy.as_str();
+    let message = format!(
+        "interface needs to be set for ingress policy \"{policy}\", make sure to chain \"firewall\" plugin with \"bridge\""
+    );
+    Failure::new(Code::InvalidConfig, message)
+        .hint("no interface of prevResult is a bridge of the host; list firewall after bridge, or set ingressPolicy to open")
+}
+
+/// What ADD has made of an attachment without a record: by the Go suite, which has no nftables backend, or by us, before the record was
+/// lost.
+fn expected(host: &mut Host<'_>, config: &Config, previous: &AddResult) -> Result<Vec<Resource>, Failure> {
+    let bridge = bridge(host, config, previous)?;
+    let candidates = match config.backend {
+        Some(backend) => vec![backend],
+        None => firewall::usable(),
+    };
+    let plan = |backend| plan::plan(config, backends(backend), &plan::addresses(previous), bridge.as_ref());
+    let plans: Vec<Vec<Resource>> = candidates.into_iter().map(plan).collect();
+    Ok(first_verified(host, plans))
+}

@@ -1,0 +1,63 @@
+//! From configuration and prevResult to resources. Nothing here touches the kernel.
+
+use std::net::IpAddr;
+
+use cni::{AddResult, LinkName};
+use ferrule_core::firewall::{Backend, Entry, Forward, Isolate};
+use ferrule_core::resource::{Resource, Rules};
+
+use crate::config::Config;
+
+/// The addresses that are let through: all of prevResult, each once.
+pub fn addresses(previous: &AddResult) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in &previous.ips {
+        if !addresses.contains(&ip.address.address()) {
+            addresses.push(ip.address.address());
+        }
+    }
+    addresses
+}
+
+/// The names of the host's interfaces in prevResult, one of which is the bridge.
+pub fn host_interfaces(previous: &AddResult) -> impl Iterator<Item = &str> {
+    previous
+        .interfaces
+        .iter()
+        .filter(|interface| interface.sandbox.is_empty())
+        .map(|interface| interface.name.as_str())
+}
+
+/// Where things go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backends {
+    /// Forwarding.
+    pub forward: Backend,
+    /// Isolation: the same, but for firewalld, which has no word for it.
+    pub isolate: Backend,
+}
+
+/// The resources. `bridge` is there where the configuration isolates it.
+pub fn plan(
+    config: &Config,
+    backends: Backends,
+    addresses: &[IpAddr],
+    bridge: Option<&LinkName>,
+) -> Vec<Resource> {
+    let isolate = config.isolation.zip(bridge).map(|(policy, bridge)| {
+        (backends.isolate, Entry::Isolate(Isolate { bridge: bridge.clone(), policy }))
+    });
+    let forward = addresses.iter().map(|address| {
+        let (admin_chain, zone) = (config.admin_chain.clone(), config.zone.clone());
+        (backends.forward, Entry::Forward(Forward { address: *address, admin_chain, zone }))
+    });
+    let mut rules: Vec<Rules> = Vec::new();
+    // Isolation first: nothing is let through before it holds.
+    for (backend, entry) in isolate.into_iter().chain(forward) {
+        match rules.iter_mut().find(|rules| rules.backend == backend) {
+            Some(rules) => rules.entries.push(entry),
+            None => rules.push(Rules { backend, entries: vec![entry] }),
+        }
+    }
+    rules.into_iter().map(Resource::from).collect()
+}
