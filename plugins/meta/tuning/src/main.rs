@@ -1,3 +1,7 @@
 //! The `tuning` plugin.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&ferrule_tuning::Tuning)
+}
