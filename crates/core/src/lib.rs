@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod attachment;
 pub mod conntrack;
+pub mod dbus;
 mod error;
 pub mod firewall;
 pub mod host;

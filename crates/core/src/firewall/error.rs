@@ -5,6 +5,7 @@ use std::io;
 use cni::Code;
 use thiserror::Error;
 
+use crate::dbus::BusError;
 use crate::netlink::NetlinkError;
 use crate::nft;
 use crate::state::StateError;
@@ -43,6 +44,9 @@ pub enum FirewallError {
     /// The register of users of a shared table or chain.
     #[error(transparent)]
     State(#[from] StateError),
+    /// firewalld refused, or can't be reached.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The links of the host can't be listed.
     #[error(transparent)]
     Links(#[from] NetlinkError),
@@ -120,9 +124,12 @@ impl FirewallError {
             Self::Nftables(error) if error.is_permission_denied() => Code::NotPermitted,
             Self::State(StateError::Locked { .. }) | Self::Busy { .. } => Code::TryAgainLater,
             Self::State(_) => Code::Io,
+            Self::Bus(error) if error.is_absent() => Code::NotAvailable,
+            Self::Bus(error) if error.is_timeout() => Code::TryAgainLater,
             Self::ProgramMissing { .. } => Code::NotAvailable,
             Self::Nftables(_)
             | Self::Links(_)
+            | Self::Bus(_)
             | Self::Run { .. }
             | Self::Program { .. }
             | Self::TimedOut { .. }
@@ -144,6 +151,10 @@ impl FirewallError {
             Self::Run { .. } | Self::ProgramMissing { .. } => {
                 "install the iptables package, or choose the nftables backend"
             }
+            Self::Bus(error) if error.message().is_none() => {
+                "firewalld must be running and reachable over the system bus; or choose another backend"
+            }
+            Self::Bus(_) => "look at the zones: `firewall-cmd --get-active-zones`",
             Self::Incompatible { .. } => "choose the nftables backend",
             Self::Busy { .. } => "something changes iptables all the time, or hangs while it does",
             Self::Unwritable { .. } => "a word of a rule must not have a line break",

@@ -12,11 +12,13 @@ use crate::owner::Owner;
 
 mod choice;
 mod error;
+mod firewalld;
 mod iptables;
 mod nftables;
 
 pub use choice::{collect, preferred, probe, remove_owner, usable};
 pub use error::FirewallError;
+pub use firewalld::Firewalld;
 pub use iptables::Iptables;
 pub use nftables::Nftables;
 
@@ -262,6 +264,6 @@ pub fn open(backend: Backend, plugin: &'static str) -> Box<dyn Firewall> {
     match backend {
         Backend::Nftables => Box::new(Nftables::new(plugin)),
         Backend::Iptables => Box::new(Iptables::new(plugin)),
-        Backend::Firewalld => Box::new(Nftables::new(plugin)),
+        Backend::Firewalld => Box::new(Firewalld::new(plugin)),
     }
 }

@@ -4,5 +4,6 @@
 mod interop;
 mod layout;
 mod lifecycle;
+mod packets;
 mod support;
 mod trouble;
