@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::netns::NetnsId;
 use crate::owner::Owner;
 use crate::resource::{Lease, Lifecycle, Resource};
-use crate::state::{self, LockedFile};
+use crate::state::{self, LockedFile, StateError};
 
 /// The format of records; one written by a later version is left to that version.
 const FORMAT: u32 = 1;
@@ -60,8 +60,8 @@ fn path(owner: &Owner, plugin: &str) -> PathBuf {
     ])
 }
 
-fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
-    let mut line = serde_json::to_vec(value).map_err(|error| Failure::from_error(Code::Internal, &error))?;
+fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
+    let mut line = serde_json::to_vec(value).map_err(|source| StateError::Encode { source })?;
     line.push(b'\n');
     Ok(line)
 }
@@ -117,14 +117,18 @@ pub fn add<'r, T>(
     if let Some(earlier) = Record::parse(&log.read()?) {
         Failure::join(remove(host, &earlier))?;
     }
-    log.clear()?;
     let header = Header {
         format: FORMAT,
         owner: host.owner().clone(),
         plugin: host.plugin().to_owned(),
         netns: host.netns_id(),
     };
-    log.append(&line(&header)?)?;
+    let begun = log.clear().and_then(|()| log.append(&line(&header)?));
+    if let Err(error) = begun {
+        // A full file system: nothing has been made yet, and the empty record would say otherwise.
+        log.remove()?;
+        return Err(error.into());
+    }
     let mut building = Building { host, log, made: Vec::new() };
     match build(&mut building) {
         Ok(result) => Ok(result),

@@ -40,6 +40,12 @@ pub enum StateError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// What is to be written has no JSON form.
+    #[error("can't write a record")]
+    Encode {
+        /// Why.
+        source: serde_json::Error,
+    },
     /// The content is not what was written.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {

@@ -28,7 +28,7 @@ pub use lease::Lease;
 pub use rules::Rules;
 pub use setting::{LinkProperty, Setting, SysctlSetting};
 pub use switch::{Forwarding, LocalRouting};
-pub use veth::{VethPair, remove_container_link};
+pub use veth::{VethPair, collect_pairs, remove_container_link};
 
 /// How a kind of resource comes, stays and goes.
 pub trait Lifecycle {

@@ -2,14 +2,18 @@
 
 use std::os::fd::AsFd;
 
-use cni::LinkName;
+use cni::{LinkName, NetworkName, ValidAttachments};
 use serde::{Deserialize, Serialize};
 
 use super::{Lifecycle, container_link, host_link, same};
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::{LinkChange, MacAddress, VethPairSpec};
+use crate::netlink::{LinkChange, MacAddress, Netlink, VethPairSpec};
+use crate::owner::Owner;
 use crate::sysctl::Key;
+
+/// What the alias of a link of ours begins with; the owner's tag follows.
+const ALIAS: &str = "ferrule:";
 
 /// A veth pair. The host's end carries the owner in its alias and refuses router advertisements before it is ever up (CVE-2020-10749).
 /// Both ends are made down.
@@ -31,7 +35,7 @@ pub struct VethPair {
 impl VethPair {
     /// What the alias of the host's end says.
     fn alias(host: &Host<'_>) -> String {
-        format!("ferrule:{}", host.owner().tag())
+        format!("{ALIAS}{}", host.owner().tag())
     }
 
     fn taken(&self, host: &mut Host<'_>) -> Result<Error, Error> {
@@ -109,4 +113,20 @@ pub fn remove_container_link(host: &mut Host<'_>, name: &LinkName) -> Result<(),
         Some(link) => Ok(container.netlink()?.delete_link(link.index, &link.name)?),
         None => Ok(()),
     }
+}
+
+/// Deletes the host's ends of pairs that belong to a network and to no attachment in use, by their aliases: what is left where a record was
+/// lost. Their other ends go with them.
+pub fn collect_pairs(network: &NetworkName, valid: &ValidAttachments) -> Result<(), Error> {
+    let mut netlink = Netlink::open()?;
+    for link in netlink.links()? {
+        let Some(tag) = link.alias.strip_prefix(ALIAS) else { continue };
+        let stale = Owner::from_tag(tag).is_some_and(|owner| {
+            owner.network == *network && !valid.contains(owner.container_id.as_str(), owner.ifname.as_str())
+        });
+        if stale && link.kind == "veth" {
+            netlink.delete_link(link.index, &link.name)?;
+        }
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use cni::{
 use ferrule_core::announce::announce;
 use ferrule_core::attachment::{self, Building};
 use ferrule_core::firewall::{self, Backend, Role};
-use ferrule_core::resource::{Lease, Lifecycle, Resource, VethPair, remove_container_link};
+use ferrule_core::resource::{Lease, Lifecycle, Resource, VethPair, collect_pairs, remove_container_link};
 use ferrule_core::{Error, Host, Owner, privilege};
 
 pub mod config;
@@ -65,6 +65,7 @@ impl Plugin for BridgePlugin {
         if let Some(kind) = request.config().ipam_type()? {
             failures.extend(request.delegate(&kind).and_then(|delegate| delegate.call(Verb::Gc)).err());
         }
+        failures.extend(collect_pairs(request.config().name(), valid).err().map(Failure::from));
         for backend in usable_backends() {
             let collected =
                 firewall::open(backend, NAME).collect(request.config().name(), Role::Interface, valid);
