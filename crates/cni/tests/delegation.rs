@@ -326,7 +326,8 @@ fn a_delegate_that_closes_its_output_and_hangs_is_ended() {
 fn a_child_of_the_delegate_may_keep_the_pipe() {
     let scratch = Scratch::new();
     scratch.script("ipam", &format!("sleep 600 & echo $! >\"$DIR/pid\"\n{RESULT}"));
-    let result = add(&scratch);
+    // Waiting for the pipe would take until then.
+    let result = add_with(&scratch, &[("CNI_DELEGATE_TIMEOUT", "100000")]);
     end(scratch.read("pid").trim());
     assert_eq!(result.unwrap().ips.len(), 1, "the answer counts, the daemon it started does not");
 }

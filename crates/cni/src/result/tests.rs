@@ -248,4 +248,50 @@ proptest! {
             }
         }
     }
+
+    /// Documents that are almost results: whatever a plugin prints, it is read or refused.
+    #[test]
+    fn nothing_that_looks_like_a_result_makes_it_panic(document in any_document(), assumed in any_version()) {
+        if let Ok(result) = AddResult::read(&document, assumed) {
+            for version in SpecVersion::ALL {
+                let _ = result.write(*version);
+            }
+            let _ = result.ips_of("eth0").count();
+        }
+    }
+}
+
+fn any_document() -> impl Strategy<Value = Value> {
+    const KEYS: [&str; 16] = [
+        "cniVersion",
+        "interfaces",
+        "ips",
+        "routes",
+        "dns",
+        "ip4",
+        "ip6",
+        "ip",
+        "address",
+        "gateway",
+        "interface",
+        "dst",
+        "gw",
+        "mtu",
+        "table",
+        "IPS",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec!["", "0.2.0", "1.1.0", "10.0.0.5/24", "10.0.0.1", "::/0", "x"])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 48, 6, |inner| {
+        let object = prop::collection::btree_map(prop::sample::select(&KEYS[..]), inner.clone(), 0..6);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            object.prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
 }
