@@ -44,7 +44,8 @@ pub(crate) fn tell(plugins: &Path, configurations: &Path) -> Outcome {
     let client_attachment = Attachment::new("client", &client, "eth0");
     let connected =
         [connect(&network, &web_attachment, "web")?, connect(&network, &client_attachment, "client")?];
-    loopback.add(&Attachment::new("web", &web, "lo"))?;
+    let lo_attachment = Attachment::new("web", &web, "lo");
+    loopback.add(&lo_attachment)?;
 
     println!();
     print!("{}", picture(&connected));
@@ -79,6 +80,7 @@ pub(crate) fn tell(plugins: &Path, configurations: &Path) -> Outcome {
         "disconnected, without the result the runtime lost",
     );
     step("again", timed(|| network.del(&web_attachment))?.0, "nothing left to do is no error");
+    loopback.del(&lo_attachment)?;
     drop(web);
 
     title("PROOF", "is the host as it was before?");
