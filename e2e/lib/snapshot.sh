@@ -24,10 +24,11 @@ snapshot() {
     { grep -rs . /proc/sys/net/{ipv4,ipv6,core,bridge,netfilter} || true; } |
         grep -vE '/(nf_conntrack_count|tcp_fastopen_key|netdev_rss_key|stable_secret|flush):' | sort >"$dir/sysctls"
     awk '$2 !~ "^/proc/" { print $2, $3 }' /proc/self/mounts | sort >"$dir/mounts"
-    # Directories may stay, and so may the two files host-local is meant to keep: its lock, and the cursor that hands out
-    # another address than the last one.
+    # Directories may stay, and so may what host-local keeps of a network without leases: its lock, the cursor that
+    # makes it hand out another address than the last one, and its index.
     mkdir -p /run/ferrule /run/cni
-    find /run/ferrule /run/cni /run/netns /var/lib/cni ! -type d ! -name lock ! -name 'last_reserved_ip.*' | sort >"$dir/files"
+    find /run/ferrule /run/cni /run/netns /var/lib/cni ! -type d ! -name lock ! -name 'last_reserved_ip.*' \
+        ! -path '*/.ferrule/*/index' | sort >"$dir/files"
 }
 
 # same_host BEFORE: checks that every aspect of the host is as it was in snapshot BEFORE.
