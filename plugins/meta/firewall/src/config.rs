@@ -85,3 +85,6 @@ fn isolation(policy: &str) -> Result<Option<IsolationPolicy>, Failure> {
             .hint("ingressPolicy is open, same-bridge or isolated")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,3 +61,6 @@ pub fn plan(
     }
     rules.into_iter().map(Resource::from).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -284,3 +284,6 @@ fn host_address(text: &str, path: &str) -> Result<HostAddress, Failure> {
     }
     Ok(HostAddress::One(address))
 }
+
+#[cfg(test)]
+mod tests;

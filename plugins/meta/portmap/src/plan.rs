@@ -80,3 +80,6 @@ fn publish(config: &Config, destination: &Cidr, towards: Option<&LinkName>) -> P
         localnet: towards.filter(|_| needs_local_routing(config, destination)).cloned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

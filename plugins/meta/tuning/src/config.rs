@@ -213,3 +213,6 @@ fn mac(source: &str, text: &str) -> Result<MacAddress, Failure> {
     }
     Ok(mac)
 }
+
+#[cfg(test)]
+mod tests;

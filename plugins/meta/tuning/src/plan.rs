@@ -50,3 +50,6 @@ pub fn result(config: &Config, ifname: &LinkName, previous: AddResult) -> AddRes
     }
     result
 }
+
+#[cfg(test)]
+mod tests;
