@@ -10,7 +10,7 @@ mod attribute;
 mod socket;
 
 pub(crate) use attribute::{Attributes, be16, be32, be64, find, parse, text};
-pub(crate) use socket::{Answer, Kind, Message, Received, Refusal, Socket};
+pub(crate) use socket::{ATTEMPTS, Answer, Kind, Message, Received, Refusal, Socket};
 
 use std::io;
 

@@ -21,7 +21,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 /// Asked of the kernel as `SO_RCVBUF`; it grants what `net.core.rmem_max` allows, unless the caller is privileged.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// How often a read is repeated because the list changed under it or answers were dropped.
-const ATTEMPTS: u32 = 5;
+pub(crate) const ATTEMPTS: u32 = 5;
 /// `enum nlmsgerr_attrs` in `linux/netlink.h`: the text, and the offset of the offending attribute in the request.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
@@ -158,6 +158,12 @@ impl Socket {
         Ok(Self { inner: socket, deadline, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
     }
 
+    /// Makes the receive buffer as small as the kernel allows, so that a few answers overflow it.
+    #[cfg(test)]
+    pub(crate) fn starve(&self) {
+        setsockopt(&self.inner, sockopt::RcvBuf, &0).unwrap();
+    }
+
     /// Reserves `count` sequence numbers and gives the first.
     pub(crate) fn reserve(&mut self, count: u32) -> u32 {
         // Zero marks unsolicited messages; a socket lives for one plugin call and never gets near wrapping.
@@ -263,6 +269,30 @@ impl Socket {
                 rest = next;
             }
         }
+    }
+
+    /// Whether the kernel refused the request with this sequence number, which asked for no answer.
+    pub(crate) fn refusal_of(
+        &mut self,
+        sequence: u32,
+        operation: &dyn Display,
+    ) -> Result<Option<Refusal>, Error> {
+        // The kernel is done with a request when it has been sent: what it had to say has arrived.
+        while let Some(arrived) = self.datagram(operation, true)? {
+            if arrived.is_err() {
+                continue;
+            }
+            let mut rest = self.buffer.as_slice();
+            while let Some((header, payload, next)) = split(rest) {
+                if let Received::Refused(refusal) = interpret(&header, payload)
+                    && header.sequence == sequence
+                {
+                    return Ok(Some(refusal));
+                }
+                rest = next;
+            }
+        }
+        Ok(None)
     }
 
     /// Reads one datagram into the buffer. `None` if there is none now and `only_if_ready`.
@@ -437,6 +467,16 @@ mod tests {
         assert_eq!(detail_at(44), None, "a number");
         assert_eq!(detail_at(2), None, "the header");
         assert_eq!(detail_at(u32::MAX), None, "beyond the end");
+    }
+
+    #[test]
+    fn nobody_waits_beyond_the_deadline() {
+        let mut socket = Socket::open(Instant::now()).unwrap();
+        let unasked = socket.receive(&"hear what nobody says", |_, _| true).unwrap_err();
+        assert_eq!(
+            unasked.to_string(),
+            "cannot hear what nobody says: no answer from the kernel before the deadline"
+        );
     }
 
     #[test]

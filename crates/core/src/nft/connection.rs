@@ -72,6 +72,23 @@ impl Connection {
         Ok(())
     }
 
+    /// Waits for transactions under way, of anybody, and says whether `generation` is still the current one.
+    ///
+    /// An empty batch does that: the kernel takes its turn among the transactions, compares the generation, and commits nothing.
+    pub(super) fn is_still(&mut self, generation: u32) -> Result<bool, Error> {
+        let what = "compare the ruleset generation";
+        let begin = self.socket.reserve(2);
+        let mut bytes = Vec::new();
+        boundary(abi::batch::BEGIN, Some(generation)).encode(&mut bytes, begin, 0);
+        boundary(abi::batch::END, None).encode(&mut bytes, begin + 1, 0);
+        self.socket.send(&bytes, &what)?;
+        match self.socket.refusal_of(begin, &what)? {
+            None => Ok(true),
+            Some(Refusal { errno: Errno::ERESTART, .. }) => Ok(false),
+            Some(refusal) => Err(refusal.into_error(&what, &boundary(abi::batch::BEGIN, None)).into()),
+        }
+    }
+
     /// Sends one batch, and gives what the kernel refused of it: the index of the operation, in order, and why.
     ///
     /// The kernel works through the whole batch even after a refusal, reports each, and then applies all or nothing. Only the
@@ -93,12 +110,7 @@ impl Connection {
         let mut bytes = Vec::new();
         let mut sequence = begin..;
         let mut next = || sequence.next().unwrap_or_default();
-        let mut boundary = Message::new(abi::batch::BEGIN, 0, 0);
-        boundary.resource = u16::from(abi::batch::SUBSYSTEM);
-        let mut start = boundary.clone();
-        if let Some(generation) = generation {
-            start.attributes.be32(abi::batch::GENID, generation);
-        }
+        let start = boundary(abi::batch::BEGIN, generation);
         start.encode(&mut bytes, next(), 0);
         for (index, operation) in operations.iter().enumerate() {
             let acknowledge = if index == last { libc::NLM_F_ACK } else { 0 };
@@ -110,8 +122,7 @@ impl Connection {
                 None => operation.request.encode(&mut bytes, next(), acknowledge),
             }
         }
-        boundary.kind = abi::batch::END;
-        boundary.encode(&mut bytes, next(), 0);
+        boundary(abi::batch::END, None).encode(&mut bytes, next(), 0);
         self.socket.send(&bytes, &what)?;
 
         let mut refusals = Vec::new();
@@ -143,5 +154,65 @@ impl Connection {
             }
             (None, _) => Ok(refusals),
         }
+    }
+}
+
+/// The message that begins or ends a batch.
+fn boundary(kind: u16, generation: Option<u32>) -> Message {
+    let mut boundary = Message::new(kind, 0, 0);
+    boundary.resource = u16::from(abi::batch::SUBSYSTEM);
+    if let Some(generation) = generation {
+        boundary.attributes.be32(abi::batch::GENID, generation);
+    }
+    boundary
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::{Chain, Element, Family, Set, Table, Value};
+    use super::*;
+
+    const TABLE: Table = Table::new(Family::Inet, "ferrule");
+    const PORTS: Set = Set::new("ports", &[super::super::DataType::InetService]);
+
+    fn connect() -> Connection {
+        Connection::open(Instant::now() + Duration::from_secs(20)).unwrap()
+    }
+
+    fn ports() -> Transaction {
+        let mut transaction = Transaction::new();
+        transaction.add_table(&TABLE);
+        transaction.add_set(&TABLE, &PORTS);
+        for port in 1..1000 {
+            transaction.create_element(&TABLE, &PORTS, &Element::new([Value::Port(port)]));
+        }
+        transaction
+    }
+
+    /// A batch has one acknowledgement, however long it is; a thousand refusals have a thousand.
+    #[test]
+    fn a_full_receive_buffer_neither_fails_a_batch_nor_hides_what_was_refused() {
+        let mut connection = connect();
+        connection.socket.starve();
+        connection.commit(&ports()).unwrap();
+        let error = connection.commit(&ports()).unwrap_err();
+        assert!(error.is_exists() && error.to_string().contains("'1'"), "{error:?}");
+        // And what could not be delivered does not turn up in the next answer.
+        assert_eq!(connection.elements(&TABLE, &PORTS).unwrap().len(), 999);
+        connection.commit(&Transaction::new()).unwrap();
+    }
+
+    #[test]
+    fn a_kernel_without_tolerant_deletions_is_remembered() {
+        let mut connection = connect();
+        connection.assume_no_destroy();
+        let mut transaction = Transaction::new();
+        transaction.destroy_table(&TABLE);
+        transaction.add_table(&TABLE);
+        transaction.add_chain(&TABLE, &Chain::regular("chain"));
+        connection.commit(&transaction).unwrap();
+        assert!(!connection.destroy && connection.chain(&TABLE, "chain").unwrap().is_some());
     }
 }

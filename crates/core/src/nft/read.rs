@@ -8,7 +8,7 @@ use super::table::{Base, ChainType, Family, Hook, Policy, Table};
 use super::transaction::{elements_of, new};
 use super::value::Concatenation;
 use super::{Error, Value, userdata};
-use crate::nfnetlink::{self, Answer, Message, be32, be64, find, parse, text};
+use crate::nfnetlink::{self, ATTEMPTS, Answer, Message, be32, be64, find, parse, text};
 
 /// A table that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Connection {
     pub fn tables(&mut self) -> Result<Vec<TableInfo>, Error> {
         let mut request = new(abi::message::GETTABLE, libc::NLM_F_DUMP, Family::Inet);
         request.family = 0;
-        Ok(self.socket.query(&request, &"list tables", read_table)?)
+        self.list(&request, "list tables", read_table)
     }
 
     /// The chain of that name, if it and its table exist. The cost does not depend on how many chains there are.
@@ -79,7 +79,7 @@ impl Connection {
     pub fn chains(&mut self, family: Option<Family>) -> Result<Vec<ChainInfo>, Error> {
         let mut request = new(abi::message::GETCHAIN, libc::NLM_F_DUMP, Family::Inet);
         request.family = family.map_or(0, Family::number);
-        Ok(self.socket.query(&request, &"list chains", read_chain)?)
+        self.list(&request, "list chains", read_chain)
     }
 
     /// The rules of one chain, in their order. A chain that does not exist has none.
@@ -87,7 +87,7 @@ impl Connection {
         let mut request = new(abi::message::GETRULE, libc::NLM_F_DUMP, table.family);
         request.attributes.string(abi::rule::TABLE, &table.name).string(abi::rule::CHAIN, chain);
         let what = format!("list the rules of chain '{table} {chain}'");
-        let rules = self.socket.query(&request, &what, |answer| {
+        self.list(&request, &what, |answer| {
             // Kernels older than 4.10 ignore the names in the request.
             let named =
                 |kind, name: &str| find(answer.attributes, kind).is_some_and(|found| text(found) == name);
@@ -95,8 +95,7 @@ impl Connection {
                 return None;
             }
             read_rule(answer)
-        });
-        Ok(missing_is_empty(rules)?)
+        })
     }
 
     /// True if there is a set or map of that name, whatever its type.
@@ -129,9 +128,30 @@ impl Connection {
         let mut request = elements_of(abi::message::GETSETELEM, 0, table, set);
         request.flags = libc::NLM_F_DUMP;
         let what = format!("list the elements of {} '{table} {}'", set.noun(), set.name());
-        let found = self.socket.query(&request, &what, |answer| read_elements(set, answer));
-        let raw = missing_is_empty(found)?.into_iter().flatten().collect();
-        Ok(assemble(set, raw))
+        let found = self.list(&request, &what, |answer| read_elements(set, answer))?;
+        Ok(assemble(set, found.into_iter().flatten().collect()))
+    }
+
+    /// Reads a list as it was at one moment.
+    ///
+    /// The kernel hands it out in parts, and marks a part if there was a commit since the part before. It does not notice a
+    /// commit during the last part; nor a transaction that is being prepared, whose objects are in the list already, invisible,
+    /// and shift the place where the next part begins: entries come twice or not at all. So afterwards the generation must still
+    /// be the same, and no transaction under way.
+    fn list<T>(
+        &mut self,
+        request: &Message,
+        what: &str,
+        mut read: impl FnMut(Answer<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..ATTEMPTS {
+            let generation = self.generation()?;
+            let found = missing_is_empty(self.socket.query(request, &what, &mut read))?;
+            if self.is_still(generation)? {
+                return Ok(found);
+            }
+        }
+        Err(nfnetlink::Error::Interrupted { operation: what.to_owned(), attempts: ATTEMPTS }.into())
     }
 
     fn get<T>(

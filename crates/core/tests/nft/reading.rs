@@ -1,10 +1,13 @@
 //! What is read back is what is there.
 
-use ferrule_core::nft::{
-    Base, Chain, ChainType, DataType, Element, Family, Field, Hook, Mapped, Policy, Protocol, Set, Table,
-    Value, Verdict, priority,
-};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use ferrule_core::nfnetlink;
+use ferrule_core::nft::{
+    Base, Chain, ChainType, DataType, Element, Error, Family, Field, Hook, Mapped, Policy, Protocol, Set,
+    Table, Transaction, Value, Verdict, priority,
+};
 use testkit::tool;
 
 use crate::support::{TABLE, commit, connect, ip, listing, nft, rule, v4};
@@ -135,6 +138,49 @@ fn long_lists_are_complete() {
     let mut elements = connect().elements(&TABLE, &PORTS).unwrap();
     elements.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(elements, (1..=2000).map(port).collect::<Vec<_>>());
+}
+
+/// The kernel hands a long list out in parts, and another writer may come between two of them.
+#[test]
+fn a_list_that_changes_while_it_is_read_is_read_again() {
+    const ROUNDS: u32 = 12;
+    let generation = |round: u32| {
+        let mut transaction = Transaction::new();
+        transaction.flush_set(&TABLE, &PORTS);
+        for number in 1..=1500 {
+            transaction.add_element(&TABLE, &PORTS, &port(number).comment(format!("round {round}")));
+        }
+        transaction
+    };
+    commit(|transaction| {
+        transaction.add_table(&TABLE);
+        transaction.add_set(&TABLE, &PORTS);
+    });
+    connect().commit(&generation(0)).unwrap();
+    let done = AtomicBool::new(false);
+    let mut whole = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut connection = connect();
+            (1..ROUNDS).for_each(|round| connection.commit(&generation(round)).unwrap());
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut connection = connect();
+        while !done.load(Ordering::Relaxed) {
+            match connection.elements(&TABLE, &PORTS) {
+                Ok(elements) => {
+                    let rounds: BTreeSet<_> =
+                        elements.iter().filter_map(|element| element.comment.clone()).collect();
+                    assert_eq!((elements.len(), rounds.len()), (1500, 1), "{rounds:?}");
+                    whole += 1;
+                }
+                // Nothing is better than something wrong.
+                Err(Error::Netlink(nfnetlink::Error::Interrupted { attempts: 5, .. })) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    });
+    assert!(whole > 0);
 }
 
 #[test]
