@@ -107,19 +107,29 @@ impl Connection {
     }
 
     /// The element with this key, if it, its set and its table exist; in a set of intervals, the one that contains the key.
-    /// The cost does not depend on how many elements there are.
+    ///
+    /// The cost does not depend on how many elements there are, except for intervals over single values: those are listed,
+    /// because the kernel keeps their ends as elements of their own and, asked for one where two intervals touch, gives either.
     pub fn element(&mut self, table: &Table, set: &Set, key: &[Value]) -> Result<Option<Element>, Error> {
-        let operation =
-            format!("look up '{}' in {} '{table} {}'", Concatenation(key), set.noun(), set.name());
+        let what = format!("look up '{}' in {} '{table} {}'", Concatenation(key), set.noun(), set.name());
         let Some(encoded) = set.encode_key(key) else {
             let reason = format!("the key is not of the type of the {}", set.noun());
-            return Err(Error::Unencodable { operation, reason });
+            return Err(Error::Unencodable { operation: what, reason });
         };
+        if set.splits_intervals() {
+            let contains = |element: &Element| {
+                element.key.as_slice() <= key && key <= element.through.as_deref().unwrap_or(&element.key)
+            };
+            return Ok(self.elements(table, set)?.into_iter().find(contains));
+        }
         let mut request = elements_of(abi::message::GETSETELEM, 0, table, set);
-        request.attributes.nest(abi::element::LIST_ELEMENTS, |list| set.encode_question(&encoded, list));
-        let found = self.socket.query(&request, &operation, |answer| read_elements(set, answer));
-        let raw = missing_is_empty(found)?.into_iter().flatten().collect();
-        Ok(assemble(set, raw).into_iter().next())
+        request.attributes.nest(abi::element::LIST_ELEMENTS, |list| {
+            list.nest(abi::list::ELEM, |element| {
+                element.nest(abi::element::KEY, |value| _ = value.bytes(abi::data::VALUE, &encoded));
+            });
+        });
+        let found = self.get(&request, &what, |answer| read_elements(set, answer))?;
+        Ok(assemble(set, found.unwrap_or_default()).into_iter().next())
     }
 
     /// All elements of a set or map. One that does not exist has none. Elements whose type or verdict this library cannot

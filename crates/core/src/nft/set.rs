@@ -143,19 +143,6 @@ impl Set {
         into.bytes(abi::set::USERDATA, &userdata::set(byte_order(self.key), data, self.comment));
     }
 
-    /// Adds what asks for the element with this key. An interval over single values is asked for by both its ends.
-    pub(super) fn encode_question(&self, key: &[u8], into: &mut Attributes) {
-        let ends: &[u32] = if self.splits_intervals() { &[0, abi::element::FLAG_INTERVAL_END] } else { &[0] };
-        for flags in ends {
-            into.nest(abi::list::ELEM, |element| {
-                element.nest(abi::element::KEY, |value| _ = value.bytes(abi::data::VALUE, key));
-                if *flags != 0 {
-                    element.be32(abi::element::FLAGS, *flags);
-                }
-            });
-        }
-    }
-
     /// Encodes a key as it stands in element messages.
     pub(super) fn encode_key(&self, key: &[Value]) -> Option<Vec<u8>> {
         value::encode(self.key, key)
