@@ -205,14 +205,17 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_tolerant_deletions_is_remembered() {
+    fn a_kernel_that_does_not_know_tolerant_deletions_is_recognised() {
         let mut connection = connect();
-        connection.assume_no_destroy();
         let mut transaction = Transaction::new();
         transaction.destroy_table(&TABLE);
         transaction.add_table(&TABLE);
         transaction.add_chain(&TABLE, &Chain::regular("chain"));
+        // A message that no kernel knows yet, as DESTROY is to one before 6.3.
+        transaction.operations[0].destroy = Some(200);
         connection.commit(&transaction).unwrap();
         assert!(!connection.destroy && connection.chain(&TABLE, "chain").unwrap().is_some());
+        connection.commit(&transaction).unwrap();
+        assert!(connection.chain(&TABLE, "chain").unwrap().is_some());
     }
 }
