@@ -101,7 +101,7 @@ impl Connection {
     ) -> Result<Vec<(usize, Refusal)>, Error> {
         let what = match operations {
             [only] => only.what.clone(),
-            [first, rest @ ..] => format!("{} (and {} more changes)", first.what, rest.len()),
+            [first, rest @ ..] => format!("{} (and {} more)", first.what, rest.len()),
             [] => return Ok(Vec::new()),
         };
         let last = operations.len() - 1;
