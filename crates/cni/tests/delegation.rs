@@ -351,7 +351,7 @@ fn output_is_bounded() {
     assert!(failure.details().len() < 2000);
     let scratch = Scratch::new();
     let ten = "head -c 10485760 /dev/zero";
-    scratch.script("ipam", &format!("{ten} >&2; {RESULT}"));
+    scratch.script("ipam", &format!("{ten} >&2 || exit 9\n{RESULT}"));
     assert_eq!(add(&scratch).unwrap().ips.len(), 1, "chatter on standard error is no failure");
 }
 
@@ -370,6 +370,12 @@ fn a_configuration_larger_than_a_pipe_neither_hangs_nor_breaks() {
     let scratch = Scratch::new();
     scratch.script("ipam", &format!("sleep 0.1; {RESULT}"));
     request_with(&scratch, &large, &[]).delegate("ipam").unwrap().add().unwrap();
+    // One that never reads and never answers.
+    let scratch = Scratch::new();
+    scratch.script("ipam", "[ \"$CNI_COMMAND\" != DEL ] || exit 0\nexec sleep 600");
+    let request = request_with(&scratch, &large, &[("CNI_DELEGATE_TIMEOUT", "0.3")]);
+    let failure = request.delegate("ipam").unwrap().add().unwrap_err();
+    assert_eq!(failure.code(), Code::TryAgainLater);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Delegate, LEAST_TIMEOUT};
 use crate::environment::Verb;
@@ -174,14 +174,14 @@ impl Delegate<'_> {
     /// so it is looked for among all the documents there are.
     fn reported(&self, verb: Verb, stdout: &[u8]) -> Option<Failure> {
         let documents = serde_json::Deserializer::from_slice(stdout).into_iter::<Value>();
-        let object = documents.map_while(Result::ok).filter_map(|value| match value {
-            Value::Object(object) => Some(object),
-            _ => None,
-        });
         // No result has these keys.
-        let object = object
-            .filter(|object| json::get(object, "code").is_some() && json::get(object, "msg").is_some())
-            .last()?;
+        let is_error = |object: &Map<String, Value>| {
+            json::get(object, "code").is_some() && json::get(object, "msg").is_some()
+        };
+        let object = documents.map_while(Result::ok).find_map(|document| match document {
+            Value::Object(object) if is_error(&object) => Some(object),
+            _ => None,
+        })?;
         let text = |key| json::get(&object, key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let number = json::get(&object, "code").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
         let mut failure = Failure::new(
