@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use ferrule_core::firewall::detect::{Evidence, detect};
 use ferrule_core::firewall::{
-    Entry, Firewall, FirewallError, Firewalld, Forward, Isolate, IsolationPolicy, Role,
+    Backend, Entry, Firewall, FirewallError, Firewalld, Forward, Iptables, Isolate, IsolationPolicy, Role,
 };
 use ferrule_core::owner::Owner;
 use testkit::{Host, Uplink, eventually, have, nft_text, ping, set_sysctl, tool};
@@ -59,14 +60,19 @@ struct Running {
 }
 
 fn start(bus: &str) -> Running {
+    start_with(bus, "")
+}
+
+fn start_with(bus: &str, configuration: &str) -> Running {
     // It keeps a log and its configuration there.
     for directory in ["/var/log", "/etc/firewalld"] {
         tool("mount", &["-t", "tmpfs", "none", directory]);
     }
+    std::fs::write("/etc/firewalld/firewalld.conf", configuration).unwrap();
     let bus_daemon = start_bus(bus);
     let firewalld = Daemon::start("firewalld", &["--nofork", "--nopid"], bus);
     // The name comes before the ruleset.
-    eventually("firewalld makes its rules", || nft_text().contains("filter_FORWARD").then_some(()));
+    eventually("firewalld makes its rules", || nft_text().contains("FORWARD").then_some(()));
     Running { _firewalld: firewalld, _bus: bus_daemon }
 }
 
@@ -81,7 +87,7 @@ fn owner(tag: &str) -> Owner {
 fn forward(address: &str, zone: &str) -> [Entry; 1] {
     [Entry::Forward(Forward {
         address: address.parse().unwrap(),
-        admin_chain: String::new(),
+        admin_chain: "CNI-ADMIN".to_owned(),
         zone: zone.to_owned(),
     })]
 }
@@ -162,11 +168,38 @@ fn packets_of_a_trusted_source_are_forwarded() {
     let _running = start(USUAL_BUS);
     let owner = owner("blue/c1/eth0");
     let entries = forward("10.1.0.5", "trusted");
+    let found = detect().unwrap();
+    assert_eq!((found.backend(), found.evidence), (Backend::Firewalld, vec![Evidence::Firewalld]));
     assert!(!ping(&container, Uplink::OUTSIDE_IPV4), "firewalld forwards everything");
     Firewalld::new("test").ensure(&owner, &entries).unwrap();
     assert!(ping(&container, Uplink::OUTSIDE_IPV4));
+
+    // As Docker does, which then has to be told too.
+    tool("iptables", &["-P", "FORWARD", "DROP"]);
+    assert!(!ping(&container, Uplink::OUTSIDE_IPV4), "the policy drops nothing");
+    assert_eq!(detect().unwrap().backends, [Backend::Firewalld, Backend::Iptables]);
+    Iptables::new("test").ensure(&owner, &entries).unwrap();
+    assert!(ping(&container, Uplink::OUTSIDE_IPV4));
+    tool("iptables", &["-P", "FORWARD", "ACCEPT"]);
+    Iptables::new("test").remove(&owner, &entries).unwrap();
+
     Firewalld::new("test").remove(&owner, &entries).unwrap();
     assert!(!ping(&container, Uplink::OUTSIDE_IPV4));
+}
+
+/// firewalld can be told to use iptables; its rules there are still its own.
+#[test]
+fn firewalld_with_rules_of_iptables_is_firewalld() {
+    if !installed() {
+        testkit::skip!("firewalld or dbus-daemon is not installed");
+    }
+    let _host = Host::new();
+    let _running = start_with(USUAL_BUS, "FirewallBackend=iptables\n");
+    eventually("the rules are there", || {
+        tool("iptables", &["-S", "FORWARD"]).contains("REJECT").then_some(())
+    });
+    let found = detect().unwrap();
+    assert_eq!((found.backends, found.evidence), (vec![Backend::Firewalld], vec![Evidence::Firewalld]));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use cni::{Failure, NetworkName, ValidAttachments};
 
-use super::{Backend, FirewallError, Iptables, Nftables, Role, open};
+use super::{Backend, FirewallError, Firewalld, Iptables, Nftables, Role, open};
 use crate::owner::Owner;
 
 /// The backend where a configuration names none: nftables, where the kernel has it and lets us use it, else iptables.
@@ -15,14 +15,18 @@ pub fn preferred() -> Backend {
 /// Whether a backend can be used on this host; the error says what is missing.
 pub fn probe(backend: Backend) -> Result<(), FirewallError> {
     match backend {
-        Backend::Nftables | Backend::Firewalld => Nftables::probe(),
+        Backend::Nftables => Nftables::probe(),
+        Backend::Firewalld => Firewalld::probe(),
         Backend::Iptables => Iptables::new("").probe(),
     }
 }
 
 /// The backends that can be used on this host, where something may be found to remove.
 pub fn usable() -> Vec<Backend> {
-    [Backend::Nftables, Backend::Iptables].into_iter().filter(|backend| probe(*backend).is_ok()).collect()
+    [Backend::Nftables, Backend::Iptables, Backend::Firewalld]
+        .into_iter()
+        .filter(|backend| probe(*backend).is_ok())
+        .collect()
 }
 
 /// Removes what can be found of an owner in every backend that can be used; see [`super::Firewall::remove_owner`].

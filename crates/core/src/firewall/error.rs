@@ -47,9 +47,20 @@ pub enum FirewallError {
     /// firewalld refused, or can't be reached.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// There is no firewalld.
+    #[error("firewalld is not running")]
+    NotRunning,
     /// The links of the host can't be listed.
     #[error(transparent)]
     Links(#[from] NetlinkError),
+    /// What decides about forwarded packets can't be told.
+    #[error("can't read {what}")]
+    Inspect {
+        /// What was looked at.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A program of the iptables family can't be run.
     #[error("can't run {program}")]
     Run {
@@ -122,15 +133,19 @@ impl FirewallError {
             Self::Missing { .. } => Code::CheckFailed,
             Self::Unsupported { .. } | Self::Unwritable { .. } => Code::InvalidConfig,
             Self::Nftables(error) if error.is_permission_denied() => Code::NotPermitted,
+            Self::Inspect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Code::NotPermitted
+            }
             Self::State(StateError::Locked { .. }) | Self::Busy { .. } => Code::TryAgainLater,
             Self::State(_) => Code::Io,
             Self::Bus(error) if error.is_absent() => Code::NotAvailable,
             Self::Bus(error) if error.is_timeout() => Code::TryAgainLater,
-            Self::ProgramMissing { .. } => Code::NotAvailable,
+            Self::ProgramMissing { .. } | Self::NotRunning => Code::NotAvailable,
             Self::Nftables(_)
             | Self::Links(_)
             | Self::Bus(_)
             | Self::Run { .. }
+            | Self::Inspect { .. }
             | Self::Program { .. }
             | Self::TimedOut { .. }
             | Self::Incompatible { .. }
@@ -151,6 +166,7 @@ impl FirewallError {
             Self::Run { .. } | Self::ProgramMissing { .. } => {
                 "install the iptables package, or choose the nftables backend"
             }
+            Self::NotRunning => "start firewalld, or choose another backend",
             Self::Bus(error) if error.message().is_none() => {
                 "firewalld must be running and reachable over the system bus; or choose another backend"
             }
@@ -165,6 +181,7 @@ impl FirewallError {
             Self::State(_) => "the directory must be writable, with space left",
             Self::Nftables(_)
             | Self::Links(_)
+            | Self::Inspect { .. }
             | Self::Program { .. }
             | Self::TimedOut { .. }
             | Self::Output { .. } => return None,

@@ -81,6 +81,11 @@ impl Firewalld {
         }
     }
 
+    /// An error unless firewalld is running.
+    pub fn probe() -> Result<(), FirewallError> {
+        if Self::is_running()? { Ok(()) } else { Err(FirewallError::NotRunning) }
+    }
+
     /// Calls a method of zones.
     fn call<T>(
         &mut self,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::owner::Owner;
 
 mod choice;
+pub mod detect;
 mod error;
 mod firewalld;
 mod iptables;

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use nix::errno::Errno;
 
 mod packet;
+pub(crate) mod xtables;
 
 pub(crate) use packet::send_frame;
 

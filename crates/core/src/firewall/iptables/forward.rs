@@ -11,7 +11,8 @@ use super::table::Table;
 use crate::firewall::Forward;
 
 pub(super) const FORWARD: &str = "FORWARD";
-pub(super) const CNI_FORWARD: &str = "CNI-FORWARD";
+/// The chain that accepts.
+pub(crate) const CNI_FORWARD: &str = "CNI-FORWARD";
 /// The operator's chain unless another is configured. Only this one is ours to delete.
 const CNI_ADMIN: &str = "CNI-ADMIN";
 const ADMIN_COMMENT: &str = "CNI firewall plugin admin overrides";

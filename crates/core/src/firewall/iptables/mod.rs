@@ -21,6 +21,8 @@ mod publish;
 mod rule;
 mod table;
 
+pub(crate) use forward::CNI_FORWARD as FORWARD_CHAIN;
+
 use family::Family;
 use publish::Purpose;
 use table::{Table, Unreadable};
