@@ -48,6 +48,7 @@ impl Plugin for Faulty {
 
     fn del(&self, request: &Request, _: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let place = if netns.is_some() { "inside" } else { "outside" };
+        request.note(format!("released what was {place}"));
         note(request, &format!("del {place}")).map(|_| ())
     }
 

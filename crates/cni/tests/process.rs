@@ -308,7 +308,9 @@ fn an_add_whose_runtime_has_gone_is_taken_back() {
     child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "no signal");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("standard output"), "{said}");
+    assert!(said.contains("released what was inside"), "what was noted while it was taken back: {said}");
     assert_eq!(log(&stage), ["add", "del inside"]);
 }
 
