@@ -252,8 +252,11 @@ fn a_silent_bus_is_given_up() {
 #[test]
 fn what_zones_cannot_express_is_said() {
     let _host = Host::new();
-    let entry =
-        Entry::Isolate(Isolate { bridge: "cni0".parse().unwrap(), policy: IsolationPolicy::SameBridge });
+    let entry = Entry::Isolate(Isolate {
+        bridge: "cni0".parse().unwrap(),
+        policy: IsolationPolicy::SameBridge,
+        ports: Vec::new(),
+    });
     let error = Firewalld::new("test").ensure(&owner("blue/c1/eth0"), &[entry]).unwrap_err();
     assert!(matches!(error, FirewallError::Unsupported { backend: "firewalld", .. }), "{error}");
 }

@@ -199,7 +199,7 @@ pub struct Forward {
 pub enum IsolationPolicy {
     /// Not reachable from other isolated bridges.
     SameBridge,
-    /// Nor from other ports of the same bridge.
+    /// Nor from other containers on the same bridge.
     Isolated,
 }
 
@@ -221,6 +221,10 @@ pub struct Isolate {
     pub bridge: LinkName,
     /// How far.
     pub policy: IsolationPolicy,
+    /// The bridge's ports that lead to the container. Frames between these and other ports never come to the IP layer, so where they
+    /// are to be dropped (`isolated`) it is at the port. (iptables sees them only with `net.bridge.bridge-nf-call-iptables`.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<LinkName>,
 }
 
 /// The longest chain name iptables takes (`XT_EXTENSION_MAXNAMELEN` less the terminating NUL).

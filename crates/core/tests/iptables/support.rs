@@ -189,7 +189,7 @@ pub(crate) fn forward(address: &str) -> Entry {
 
 /// An isolation entry.
 pub(crate) fn isolate(bridge: &str, policy: IsolationPolicy) -> Entry {
-    Entry::Isolate(Isolate { bridge: bridge.parse().unwrap(), policy })
+    Entry::Isolate(Isolate { bridge: bridge.parse().unwrap(), policy, ports: Vec::new() })
 }
 
 /// Makes a test of a function that takes the host: one for each variant, which is skipped aloud where it is not installed.

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni::{AddResult, Attachment, Code, Failure, LinkName, Plugin, Request, Target, ValidAttachments};
-use ferrule_core::firewall::{self, Backend, IsolationPolicy, Role};
+use ferrule_core::firewall::{self, Backend, IsolationPolicy, Role, detect};
+use ferrule_core::netlink::Link;
 use ferrule_core::resource::{Resource, first_verified};
 use ferrule_core::{Host, attachment, privilege};
 
@@ -15,7 +16,7 @@ pub mod config;
 pub mod plan;
 
 use config::Config;
-use plan::Backends;
+use plan::{Backends, BridgeEnd};
 
 const NAME: &str = "firewall";
 
@@ -33,8 +34,8 @@ impl Plugin for FirewallPlugin {
         let previous = request.config().required_prev_result()?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
         let bridge = bridge(&mut host, &config, &previous)?;
-        let backends = backends(config.backend.unwrap_or_else(|| detect(request)));
-        let resources = plan::plan(&config, backends, &plan::addresses(&previous), bridge.as_ref());
+        let backends = backends(&config, request)?;
+        let resources = plan::plan(&config, &backends, &plan::addresses(&previous), bridge.as_ref());
         attachment::add(&mut host, |building| building.ensure(resources))?;
         Ok(previous)
     }
@@ -64,8 +65,8 @@ impl Plugin for FirewallPlugin {
     fn status(&self, request: &Request) -> Result<(), Failure> {
         let config = Config::load(request.config())?;
         privilege::require()?;
-        let Backends { forward, isolate } = backends(config.backend.unwrap_or_else(|| detect(request)));
-        let mut needed = vec![forward];
+        let Backends { forward, isolate } = backends(&config, request)?;
+        let mut needed = forward;
         needed.extend(config.isolation.map(|_| isolate));
         for backend in needed {
             firewall::probe(backend).map_err(|error| Failure::from(error).with_code(Code::NotAvailable))?;
@@ -74,27 +75,39 @@ impl Plugin for FirewallPlugin {
     }
 }
 
-/// The backend in which an accept lets packets pass.
-fn detect(_: &Request) -> Backend {
-    firewall::preferred()
+/// The configured backend, else those in which an accept lets packets pass on this host.
+fn backends(config: &Config, request: &Request) -> Result<Backends, Failure> {
+    if let Some(backend) = config.backend {
+        return Ok(with_isolation(vec![backend]));
+    }
+    let detection = detect::detect()?;
+    for obstacle in detection.obstacles() {
+        request.note(format!(
+            "firewall: {obstacle}; no rule made here overrules it: let the traffic of the containers pass there"
+        ));
+    }
+    Ok(with_isolation(detection.backends))
 }
 
-fn backends(forward: Backend) -> Backends {
-    let isolate = if forward == Backend::Firewalld { firewall::preferred() } else { forward };
-    Backends { forward, isolate }
+/// firewalld has no word for isolation, so another backend does it.
+fn with_isolation(forward: Vec<Backend>) -> Backends {
+    let able = forward.iter().copied().find(|backend| *backend != Backend::Firewalld);
+    Backends { isolate: able.unwrap_or_else(firewall::preferred), forward }
 }
 
 /// The bridge of the attachment, where it is to be isolated: the first link of the host in prevResult that is one.
-fn bridge(host: &mut Host<'_>, config: &Config, previous: &AddResult) -> Result<Option<LinkName>, Failure> {
+fn bridge(host: &mut Host<'_>, config: &Config, previous: &AddResult) -> Result<Option<BridgeEnd>, Failure> {
     let Some(policy) = config.isolation else { return Ok(None) };
+    let mut links = Vec::new();
     for name in plan::host_interfaces(previous) {
-        if host.link(name)?.is_some_and(|link| link.kind == "bridge") {
-            let name =
-                LinkName::new(name).map_err(|error| Failure::from_error(Code::InvalidConfig, &error))?;
-            return Ok(Some(name));
-        }
+        links.extend(host.link(name)?);
     }
-    Err(no_bridge(policy))
+    let bridge = links.iter().find(|link| link.kind == "bridge").ok_or_else(|| no_bridge(policy))?;
+    let ports = links.iter().filter(|link| link.master == Some(bridge.index));
+    let name = |link: &Link| {
+        LinkName::new(link.name.as_str()).map_err(|error| Failure::from_error(Code::Internal, &error))
+    };
+    Ok(Some(BridgeEnd { name: name(bridge)?, ports: ports.map(name).collect::<Result<_, _>>()? }))
 }
 
 fn no_bridge(policy: IsolationPolicy) -> Failure {
@@ -114,7 +127,9 @@ fn expected(host: &mut Host<'_>, config: &Config, previous: &AddResult) -> Resul
         Some(backend) => vec![backend],
         None => firewall::usable(),
     };
-    let plan = |backend| plan::plan(config, backends(backend), &plan::addresses(previous), bridge.as_ref());
+    let plan = |backend| {
+        plan::plan(config, &with_isolation(vec![backend]), &plan::addresses(previous), bridge.as_ref())
+    };
     let plans: Vec<Vec<Resource>> = candidates.into_iter().map(plan).collect();
     Ok(first_verified(host, plans))
 }

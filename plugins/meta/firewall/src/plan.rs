@@ -28,29 +28,46 @@ pub fn host_interfaces(previous: &AddResult) -> impl Iterator<Item = &str> {
         .map(|interface| interface.name.as_str())
 }
 
+/// A bridge and its ports that lead to the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeEnd {
+    /// The bridge.
+    pub name: LinkName,
+    /// The ports.
+    pub ports: Vec<LinkName>,
+}
+
 /// Where things go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backends {
-    /// Forwarding.
-    pub forward: Backend,
-    /// Isolation: the same, but for firewalld, which has no word for it.
+    /// Forwarding: every backend in which a packet has to be accepted to pass.
+    pub forward: Vec<Backend>,
+    /// Isolation: one is enough, because a drop is final.
     pub isolate: Backend,
 }
 
 /// The resources. `bridge` is there where the configuration isolates it.
 pub fn plan(
     config: &Config,
-    backends: Backends,
+    backends: &Backends,
     addresses: &[IpAddr],
-    bridge: Option<&LinkName>,
+    bridge: Option<&BridgeEnd>,
 ) -> Vec<Resource> {
     let isolate = config.isolation.zip(bridge).map(|(policy, bridge)| {
-        (backends.isolate, Entry::Isolate(Isolate { bridge: bridge.clone(), policy }))
+        let BridgeEnd { name, ports } = bridge.clone();
+        (backends.isolate, Entry::Isolate(Isolate { bridge: name, policy, ports }))
     });
-    let forward = addresses.iter().map(|address| {
-        let (admin_chain, zone) = (config.admin_chain.clone(), config.zone.clone());
-        (backends.forward, Entry::Forward(Forward { address: *address, admin_chain, zone }))
-    });
+    let forward = |address: &IpAddr| {
+        Entry::Forward(Forward {
+            address: *address,
+            admin_chain: config.admin_chain.clone(),
+            zone: config.zone.clone(),
+        })
+    };
+    let forward = backends
+        .forward
+        .iter()
+        .flat_map(|backend| addresses.iter().map(|address| (*backend, forward(address))));
     let mut rules: Vec<Rules> = Vec::new();
     // Isolation first: nothing is let through before it holds.
     for (backend, entry) in isolate.into_iter().chain(forward) {

@@ -12,10 +12,12 @@
 //!     chain forward { type filter hook forward priority filter; ip daddr @forward4 ct state established,related accept; ip saddr @forward4 accept }
 //! }
 //! table bridge ferrule_isolation {
-//!     set isolated { type ifname }                  # cni0
-//!     chain forward { type filter hook forward priority -200; meta ibrname @isolated drop }
+//!     set isolated { type ifname }                  # vethd9a1f2c3
+//!     chain forward { type filter hook forward priority -200; iifname @isolated drop; oifname @isolated drop }
 //! }
 //! ```
+//!
+//! Isolation on a bridge is by port and not by `meta ibrname`, which is a module that many kernels lack (`CONFIG_NFT_BRIDGE_META`).
 
 use std::net::IpAddr;
 
@@ -75,7 +77,9 @@ pub(super) fn bridge_scaffold() -> Scaffold {
         table: BRIDGE_TABLE,
         sets: bridge_sets(),
         chains: vec![Chain::base("forward", ChainType::Filter, Hook::Forward, priority::BRIDGE_FILTER)],
-        rules: vec![("forward", Rule::new(Family::Bridge).in_set(&[Field::IBRNAME], &ISOLATED).drop())],
+        rules: [Field::IIFNAME, Field::OIFNAME]
+            .map(|port| ("forward", Rule::new(Family::Bridge).in_set(&[port], &ISOLATED).drop()))
+            .into(),
     }
 }
 
@@ -94,13 +98,18 @@ pub(super) fn compile_isolation(entry: &Isolate, plan: &mut Plan) {
     let mut shared = |table: Table, set: Set, key: Vec<Value>| {
         plan.elements.push(Owned { table, set, element: Element::new(key), claim: Claim::Shared });
     };
-    match entry.policy {
-        IsolationPolicy::SameBridge => shared(TABLE, INTERNAL, vec![bridge.clone(), bridge.clone()]),
-        IsolationPolicy::Isolated => shared(BRIDGE_TABLE, ISOLATED, vec![bridge.clone()]),
+    if entry.policy == IsolationPolicy::SameBridge {
+        shared(TABLE, INTERNAL, vec![bridge.clone(), bridge.clone()]);
     }
     shared(TABLE, GUARDED, vec![bridge]);
     plan.need(scaffold());
-    if entry.policy == IsolationPolicy::Isolated {
+    if entry.policy == IsolationPolicy::Isolated && !entry.ports.is_empty() {
         plan.need(bridge_scaffold());
+        plan.elements.extend(entry.ports.iter().map(|port| Owned {
+            table: BRIDGE_TABLE,
+            set: ISOLATED,
+            element: Element::new([Value::IfName(port.to_string())]),
+            claim: Claim::Takes,
+        }));
     }
 }

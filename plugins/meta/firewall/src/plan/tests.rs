@@ -8,11 +8,11 @@ fn config(isolation: Option<IsolationPolicy>) -> Config {
     Config { backend: None, admin_chain: "CNI-ADMIN".into(), zone: "trusted".into(), isolation }
 }
 
-fn planned(isolation: Option<IsolationPolicy>, forward: Backend, isolate: Backend) -> Value {
-    let bridge = LinkName::new("cni0").unwrap();
+fn planned(isolation: Option<IsolationPolicy>, forward: &[Backend], isolate: Backend) -> Value {
+    let bridge = BridgeEnd { name: "cni0".parse().unwrap(), ports: vec!["veth0".parse().unwrap()] };
     let addresses = ["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-    let backends = Backends { forward, isolate };
-    serde_json::to_value(plan(&config(isolation), backends, &addresses, Some(&bridge))).unwrap()
+    let backends = Backends { forward: forward.to_vec(), isolate };
+    serde_json::to_value(plan(&config(isolation), &backends, &addresses, Some(&bridge))).unwrap()
 }
 
 #[test]
@@ -32,22 +32,25 @@ fn every_address_of_the_result_counts_once() {
 fn forwarding_is_one_transaction() {
     let entry = |address: &str| json!({ "kind": "forward", "address": address, "adminChain": "CNI-ADMIN", "zone": "trusted" });
     assert_eq!(
-        planned(None, Backend::Nftables, Backend::Nftables),
+        planned(None, &[Backend::Nftables], Backend::Nftables),
         json!([{ "resource": "rules", "backend": "nftables", "entries": [entry("10.1.0.2"), entry("fd00::2")] }])
     );
 }
 
 #[test]
 fn a_bridge_is_isolated_before_anything_is_let_through() {
-    let plan = planned(Some(IsolationPolicy::Isolated), Backend::Iptables, Backend::Iptables);
+    let plan = planned(Some(IsolationPolicy::Isolated), &[Backend::Iptables], Backend::Iptables);
     assert_eq!(plan.as_array().unwrap().len(), 1);
-    assert_eq!(plan[0]["entries"][0], json!({ "kind": "isolate", "bridge": "cni0", "policy": "isolated" }));
+    assert_eq!(
+        plan[0]["entries"][0],
+        json!({ "kind": "isolate", "bridge": "cni0", "policy": "isolated", "ports": ["veth0"] })
+    );
     assert_eq!(plan[0]["entries"].as_array().unwrap().len(), 3);
 }
 
 #[test]
 fn firewalld_leaves_isolation_to_another_backend() {
-    let plan = planned(Some(IsolationPolicy::SameBridge), Backend::Firewalld, Backend::Nftables);
+    let plan = planned(Some(IsolationPolicy::SameBridge), &[Backend::Firewalld], Backend::Nftables);
     assert_eq!(plan[0]["backend"], "nftables");
     assert_eq!(plan[0]["entries"].as_array().unwrap().len(), 1);
     assert_eq!(plan[1]["backend"], "firewalld");
@@ -56,6 +59,14 @@ fn firewalld_leaves_isolation_to_another_backend() {
 
 #[test]
 fn without_addresses_and_isolation_there_is_nothing_to_make() {
-    let backends = Backends { forward: Backend::Nftables, isolate: Backend::Nftables };
-    assert!(plan(&config(None), backends, &[], None).is_empty());
+    let backends = Backends { forward: vec![Backend::Nftables], isolate: Backend::Nftables };
+    assert!(plan(&config(None), &backends, &[], None).is_empty());
+}
+
+#[test]
+fn packets_are_accepted_wherever_somebody_would_drop_them() {
+    let plan = planned(None, &[Backend::Firewalld, Backend::Iptables], Backend::Iptables);
+    let backends: Vec<&Value> = plan.as_array().unwrap().iter().map(|rules| &rules["backend"]).collect();
+    assert_eq!(backends, ["firewalld", "iptables"]);
+    assert!(plan.as_array().unwrap().iter().all(|rules| rules["entries"].as_array().unwrap().len() == 2));
 }
