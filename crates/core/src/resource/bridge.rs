@@ -57,6 +57,9 @@ impl Bridge {
         host.netlink()?.create_bridge(&self.name, &settings)?;
         // Before it is up: a container must not become the host's router (CVE-2020-10749).
         Key::of_interface("ipv6", &self.name, "accept_ra").write_if_present("0")?;
+        // The kernel solicits neighbours for what it forwards from the link-local address only, and not while that is tentative
+        // (`ndisc_send_ns`): for its first second or two, nobody outside would reach the bridge's containers over IPv6.
+        Key::of_interface("ipv6", &self.name, "accept_dad").write_if_present("0")?;
         host_link(host, self.name.as_str())
     }
 
