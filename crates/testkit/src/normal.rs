@@ -3,13 +3,14 @@
 use serde_json::{Map, Value};
 
 /// Keys of `ip`, `bridge`, `tc` and `nft` listings that number, count or time things.
-const VOLATILE_KEYS: [&str; 26] = [
+const VOLATILE_KEYS: [&str; 27] = [
     "bytes",
     "carrier_changes",
     "carrier_down_count",
     "carrier_up_count",
     "dadfailed",
     "expires",
+    "forward_delay_timer",
     "gc_timer",
     "handle",
     "hello_timer",
