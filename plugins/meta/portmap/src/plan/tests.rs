@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "what tests pass are literals")]
+
 use cni::SpecVersion;
 use serde_json::{Value, json};
 
