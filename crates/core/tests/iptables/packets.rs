@@ -58,6 +58,8 @@ impl Lab {
         let host = tables.host.netns();
         set_sysctl("net/ipv4/ip_forward", "1");
         set_sysctl("net/ipv6/conf/all/forwarding", "1");
+        // A router asks for neighbours from its link-local address, which must not be tentative.
+        set_sysctl("net/ipv6/conf/default/accept_dad", "0");
         bridge(host, "cni1", "10.1.0.1/16", "fd00::1/64");
         bridge(host, "cni2", "10.2.0.1/16", "fd01::1/64");
         Self {

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ferrule_core::firewall::{Entry, Firewall, FirewallError};
+use cni::{NetworkName, ValidAttachments};
+use ferrule_core::firewall::{Entry, Firewall, FirewallError, Role};
 
 use crate::in_both_variants;
 use crate::support::{Tables, Variant, assert_same, forward, masquerade, owner, publish};
@@ -97,6 +98,21 @@ in_both_variants! {
         backend.ensure(&owner("blue/c1/eth0"), &[forward("fd00::5")]).unwrap_err();
     }
 
+    fn nothing_is_run_where_there_is_no_table(tables: &Tables) {
+        for program in ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"] {
+            replace(tables, program, "touch /run/touched; exit 3");
+        }
+        let mut backend = tables.backend();
+        let network = NetworkName::new("blue").unwrap();
+        backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
+        for role in [Role::Interface, Role::Publish, Role::Forward] {
+            backend.remove_owner(&owner("blue/c1/eth0"), role, &["10.1.0.5".parse().unwrap()]).unwrap();
+            backend.collect(&network, role, &ValidAttachments::default()).unwrap();
+        }
+        assert!(!Path::new("/run/touched").exists());
+        assert_same("", &testkit::nft_text());
+    }
+
     /// One read, one write; no write where there is nothing to do.
     fn programs_are_run_as_seldom_as_can_be(tables: &Tables) {
         for program in ["iptables-save", "iptables-restore"] {
@@ -125,5 +141,7 @@ fn a_table_that_iptables_cannot_show_is_an_error() {
     let before = testkit::nft_text();
     let error = tables.backend().ensure(&owner("blue/c1/eth0"), &ports()).unwrap_err();
     assert!(matches!(error, FirewallError::Incompatible { table: "nat" }), "{error}");
+    // Nothing of ours can be in it.
+    tables.backend().remove_owner(&owner("blue/c1/eth0"), Role::Publish, &[]).unwrap();
     assert_same(&before, &testkit::nft_text());
 }

@@ -20,6 +20,14 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
+    /// Where the kernel lists the tables of the legacy variant.
+    pub(crate) fn legacy_tables(self) -> &'static str {
+        match self {
+            Self::V4 => "/proc/thread-self/net/ip_tables_names",
+            Self::V6 => "/proc/thread-self/net/ip6_tables_names",
+        }
+    }
+
     /// The program that prints tables.
     pub(super) fn save(self) -> &'static str {
         match self {

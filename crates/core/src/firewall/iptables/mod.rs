@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use cni::{NetworkName, ValidAttachments};
 
@@ -29,6 +30,7 @@ use table::{Table, Unreadable};
 
 use super::{Entry, Firewall, FirewallError, Forward, Isolate, Role};
 use crate::netlink::{Netlink, NetlinkError};
+use crate::nft::{self, Connection};
 use crate::owner::Owner;
 use crate::shared::{Shared, User};
 use crate::state::{self, LockedFile};
@@ -36,6 +38,9 @@ use crate::state::{self, LockedFile};
 const NAT: &str = "nat";
 const FILTER: &str = "filter";
 const BACKEND: &str = "iptables";
+
+/// How long the kernel may take to say which tables there are.
+const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often a change is planned anew because the tables had changed under it.
 const ATTEMPTS: u32 = 8;
@@ -95,8 +100,12 @@ impl Iptables {
         for (place, result) in places.iter().zip(results) {
             match result {
                 Ok(table) => tables.push((place.family, table)),
-                Err(FirewallError::Program { .. } | FirewallError::ProgramMissing { .. })
-                    if !place.required => {}
+                // Least of all from a table that somebody filled with nft.
+                Err(
+                    FirewallError::Program { .. }
+                    | FirewallError::ProgramMissing { .. }
+                    | FirewallError::Incompatible { .. },
+                ) if !place.required => {}
                 Err(error) => return Err(error),
             }
         }
@@ -220,8 +229,32 @@ fn family_exists(family: Family) -> bool {
 }
 
 /// Both families of a table, where anything may be.
-fn anywhere(table: &'static str) -> [Place; 2] {
-    Family::ALL.map(|family| Place { family, table, required: false })
+fn anywhere(table: &'static str) -> Vec<Place> {
+    existing(Family::ALL.map(|family| Place { family, table, required: false }))
+}
+
+/// Those of the places where there is a table to remove anything from. Asking iptables would start a process and, with the legacy variant,
+/// make the table.
+fn existing(places: impl IntoIterator<Item = Place>) -> Vec<Place> {
+    let mut connection = Connection::open(Instant::now() + LIST_DEADLINE);
+    let mut in_nf_tables = |place: &Place| {
+        let family = match place.family {
+            Family::V4 => nft::Family::Ip,
+            Family::V6 => nft::Family::Ip6,
+        };
+        let table = nft::Table::named(family, place.table);
+        match connection.as_mut().map(|connection| connection.table(&table)) {
+            Ok(Ok(table)) => table.is_some(),
+            // Where it can't be told, iptables is asked, but for a kernel that has no nf_tables.
+            Ok(Err(error)) => !error.is_unsupported(),
+            Err(error) => !error.is_unsupported(),
+        }
+    };
+    let legacy = |place: &Place| {
+        std::fs::read_to_string(place.family.legacy_tables())
+            .is_ok_and(|names| names.lines().any(|name| name == place.table))
+    };
+    places.into_iter().filter(|place| legacy(place) || in_nf_tables(place)).collect()
 }
 
 fn role_table(role: Role) -> &'static str {
@@ -353,10 +386,7 @@ impl Firewall for Iptables {
     }
 
     fn remove(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
-        let mut places = places(entries)?;
-        for place in &mut places {
-            place.required &= family_exists(place.family);
-        }
+        let places = existing(places(entries)?);
         alone(|| {
             let unused = self.unregister(owner, entries)?;
             self.change(&places, |family, table| {
