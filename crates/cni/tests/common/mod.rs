@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use testkit::{Host, Invocation, Output, Plugin, plugin_dir};
@@ -15,17 +16,31 @@ pub(crate) fn example(name: &str) -> Plugin {
     Plugin::at(example_path(name))
 }
 
-/// Where the executable of an example is.
+/// Where the executable of an example is, built from the sources as they are.
 pub(crate) fn example_path(name: &str) -> PathBuf {
     let program = plugin_dir().join("examples").join(name);
-    if !program.is_file() {
-        // `cargo test --test NAME` builds that test alone.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = newest(&here.join("src")).max(newest(&here.join("examples")));
+    // `cargo test --test NAME` builds that test alone, and leaves examples as they were.
+    if fs::metadata(&program).and_then(|built| built.modified()).ok() < source {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "ferrule-cni", "--examples"])
             .status();
         assert!(built.is_ok_and(|status| status.success()), "building the examples");
     }
     program
+}
+
+/// When something below a directory was last changed.
+fn newest(directory: &Path) -> Option<SystemTime> {
+    let changed = |entry: fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            newest(&entry.path())
+        } else {
+            entry.metadata().unwrap().modified().ok()
+        }
+    };
+    fs::read_dir(directory).unwrap().filter_map(|entry| changed(entry.unwrap())).max()
 }
 
 /// A directory that goes with the test.
