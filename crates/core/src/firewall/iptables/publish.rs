@@ -257,10 +257,16 @@ pub(super) fn taken(table: &Table, owner: &Owner, entry: &Publish) -> Option<Fir
                     published.overlaps(mapping) && published.to != entry.destination(mapping)
                 });
             let Some(published) = elsewhere else { continue };
+            let other = lead.comment_text().and_then(read_comment);
+            // podman asks each network of a container for the same ports: the first that it joined is looked at first, and has them.
+            let container = other.map(|(_, container)| container);
+            if chain != publish_chain(owner) && container == Some(owner.container_id.as_str()) {
+                continue;
+            }
             let any = if entry.address.is_ipv4() { "0.0.0.0" } else { "::" };
             let host_ip = mapping.host_ip.map_or(any.to_owned(), |ip| ip.to_string());
             let address = host_ip.parse().map(|ip| SocketAddr::new(ip, mapping.host_port));
-            let whose = match lead.comment_text().and_then(read_comment) {
+            let whose = match other {
                 Some((network, container)) if chain != publish_chain(owner) => {
                     format!("container {container} in network {network}")
                 }

@@ -122,6 +122,8 @@ impl Nftables {
             None => transaction.create_element(table, set, &wanted),
             Some(present)
                 if present.comment.as_deref() == Some(tag.as_str()) && present.value == element.value => {}
+            // podman asks each network of a container for the same ports: the first that it joins has them.
+            Some(present) if matches!(claim, Claim::Refused { .. }) && is_sibling(&present, owner) => {}
             Some(present) => {
                 let stranger = present.comment.as_deref() != Some(tag.as_str());
                 if let (Claim::Refused { port }, true) = (claim, stranger) {
@@ -240,8 +242,10 @@ impl Nftables {
         for item in &plan.elements {
             let found = self.connection()?.element(&item.table, &item.set, &item.element.key)?;
             let tag = if item.claim == Claim::Shared { "shared".to_owned() } else { owner.tag() };
-            let right =
-                found.is_some_and(|found| found.comment == Some(tag) && found.value == item.element.value);
+            let right = found.is_some_and(|found| match item.claim {
+                Claim::Refused { .. } if is_sibling(&found, owner) => true,
+                _ => found.comment == Some(tag) && found.value == item.element.value,
+            });
             if !right {
                 let key: Vec<String> = item.element.key.iter().map(ToString::to_string).collect();
                 return Err(missing(format!(
@@ -350,6 +354,12 @@ fn element_register(item: &Owned) -> Shared {
     let Element { key, .. } = &item.element;
     let key: Vec<String> = key.iter().map(ToString::to_string).collect();
     Shared::new("nftables-element", &format!("{} {} {}", item.table, item.set.name(), key.join(" . ")))
+}
+
+/// Whether an element belongs to the same container in another network.
+fn is_sibling(element: &Element, owner: &Owner) -> bool {
+    let other = element.comment.as_deref().and_then(Owner::from_tag);
+    other.is_some_and(|other| other.container_id == owner.container_id && other.network != owner.network)
 }
 
 /// An owner's tag as a message shows it.

@@ -4,7 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
-use testkit::{Plugin, Snapshot, Uplink, nft_text, plugin_dir, set_sysctl, tcp_echo_server, tcp_roundtrip};
+use testkit::{
+    Attachment, Plugin, Snapshot, Uplink, nft_text, plugin_dir, set_sysctl, tcp_echo_server, tcp_roundtrip,
+};
 
 use crate::lab::{Lab, network, port, port_at};
 
@@ -194,6 +196,34 @@ fn a_taken_port_names_its_owner_with_nftables() {
 #[test]
 fn a_taken_port_names_its_owner_with_iptables() {
     a_taken_port_names_its_owner("iptables");
+}
+
+fn a_container_on_two_networks_has_its_ports_once(backend: &str) {
+    let lab = Lab::new();
+    let (blue, red) =
+        (network(1, &json!({ "backend": backend })), network(2, &json!({ "backend": backend })));
+    let ports = json!([port("tcp", 8080, 80)]);
+    let first = blue.start(&lab, "both", &ports);
+    let _server = tcp_echo_server(&first.container, Ipv4Addr::UNSPECIFIED, 80);
+    // podman asks every network of a container for the same ports.
+    let second = Attachment::new("both", &first.container, "eth1").capability("portMappings", ports);
+    red.0.add(&second).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(tcp_roundtrip(&lab.outside, Uplink::HOST_IPV4, 8080).unwrap().server, "both");
+    blue.0.check(&first.attachment).unwrap_or_else(|failure| panic!("{failure}"));
+    red.0.check(&second).unwrap_or_else(|failure| panic!("{failure}"));
+    red.0.del(&second).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(tcp_roundtrip(&lab.outside, Uplink::HOST_IPV4, 8080).unwrap().server, "both");
+    blue.stop(&first);
+}
+
+#[test]
+fn a_container_on_two_networks_has_its_ports_once_with_nftables() {
+    a_container_on_two_networks_has_its_ports_once("nftables");
+}
+
+#[test]
+fn a_container_on_two_networks_has_its_ports_once_with_iptables() {
+    a_container_on_two_networks_has_its_ports_once("iptables");
 }
 
 #[test]
