@@ -72,6 +72,9 @@ impl Host {
 }
 
 fn join(link: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
+    // To ask for a neighbour of a packet it forwards, the kernel needs the link-local address, which would be unusable
+    // for up to two seconds of duplicate address detection.
+    set_sysctl(&format!("net/ipv6/conf/{link}/accept_dad"), "0");
     netlink::set_up(link).expect("bringing a side of the uplink up");
     netlink::add_address(link, v4.into(), 24).expect("adding an IPv4 address to the uplink");
     netlink::add_address(link, v6.into(), 64).expect("adding an IPv6 address to the uplink");
