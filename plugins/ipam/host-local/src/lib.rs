@@ -57,10 +57,7 @@ impl Plugin for HostLocal {
             store.claim(owner, &mut wanted)?;
             Ok(ips)
         });
-        if claimed.is_err() {
-            // What was learnt by reading the store is still worth keeping.
-            store.save();
-        }
+        leave(request, store);
         result.ips = claimed?;
         Ok(result)
     }
@@ -77,7 +74,7 @@ impl Plugin for HostLocal {
             }
             Ok(())
         });
-        store.save();
+        leave(request, store);
         Ok(released?)
     }
 
@@ -95,7 +92,7 @@ impl Plugin for HostLocal {
             }
             Ok(leased)
         });
-        store.save();
+        leave(request, store);
         let leased = leased?;
         if leased.is_empty() {
             return Err(Error::NoLease { container }.into());
@@ -119,7 +116,9 @@ impl Plugin for HostLocal {
             Some(ifname) => valid.contains(owner.container(), ifname),
             // A lease of old does not say which interface it is for.
             None => valid.contains_container(owner.container()),
-        })?;
+        });
+        leave(request, store);
+        let errors = errors?;
         Failure::join(errors.into_iter().map(Failure::from).collect())
     }
 
@@ -132,7 +131,9 @@ impl Plugin for HostLocal {
         let location = location(request)?;
         writable(location.leases()).map_err(unavailable)?;
         let Some(mut store) = Store::existing(&location, patience(request)?)? else { return Ok(()) };
-        match store.settled(|store| allocate::exhausted(store, &config))? {
+        let exhausted = store.settled(|store| allocate::exhausted(store, &config));
+        leave(request, store);
+        match exhausted? {
             Some(error) => Err(unavailable(error)),
             None => Ok(()),
         }
@@ -141,6 +142,14 @@ impl Plugin for HostLocal {
 
 fn location(request: &Request) -> Result<Location, Error> {
     Ok(Location::new(&config::data_dir(request)?, request.config().name()))
+}
+
+/// Ends the use of a store, whatever came of it: what was learnt by reading it is kept, what was put right is told.
+fn leave(request: &Request, mut store: Store) {
+    store.save();
+    for note in store.take_notes() {
+        request.note(format!("host-local: network {}: {note}", request.config().name()));
+    }
 }
 
 /// Whose leases an attachment's are: its own, and those of old, which name the container only.

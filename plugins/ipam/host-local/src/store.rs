@@ -85,6 +85,8 @@ pub(crate) struct Store {
     distrusted: bool,
     /// The directory was changed.
     touched: bool,
+    /// What was put right, for people.
+    notes: Vec<String>,
 }
 
 impl Store {
@@ -128,7 +130,15 @@ impl Store {
     fn opened(location: &Location, lock: Option<File>) -> Result<Self> {
         let directory = File::open(&location.leases).map_err(Error::io("open", &location.leases))?;
         let location = location.clone();
-        Ok(Self { location, lock, directory, index: None, distrusted: false, touched: false })
+        Ok(Self {
+            location,
+            lock,
+            directory,
+            index: None,
+            distrusted: false,
+            touched: false,
+            notes: Vec::new(),
+        })
     }
 
     /// Runs an operation; if the index turns out to be wrong, once more on what the files say.
@@ -175,10 +185,27 @@ impl Store {
         let repair = self.lock.is_some();
         if repair {
             self.touched = true;
-            claim::recover(&self.location.index, &self.location.leases)
+            let leases = claim::recover(&self.location.index, &self.location.leases)
                 .map_err(Error::io("undo the unfinished claim in", &self.location.index))?;
+            if leases > 0 {
+                self.notes.push(format!(
+                    "took back {leases} lease(s) of an ADD that was killed before it answered"
+                ));
+            }
         }
-        lease::walk(&self.location.leases, repair)
+        let mut recovered = Vec::new();
+        let leases = lease::walk(&self.location.leases, repair, &mut recovered);
+        let recovered = recovered.into_iter();
+        self.notes.extend(
+            recovered
+                .map(|ip| format!("recovered {ip}: its lease was empty, left by a process that was killed")),
+        );
+        leases
+    }
+
+    /// What was put right since the last time this was asked.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Writes the index, as far as that is possible: without it the next call reads the store.
@@ -243,9 +270,7 @@ impl Store {
         if let Err(interrupt) = committed {
             let undone = self.take_back(&made);
             // An address that was taken although the index had it free: that index is not worth saving.
-            if undone && !matches!(interrupt, Interrupt::Stale) {
-                self.save();
-            } else {
+            if !undone || matches!(interrupt, Interrupt::Stale) {
                 self.index = None;
             }
             return Err(interrupt);
@@ -257,7 +282,6 @@ impl Store {
             // The leases are made; without a believable index the next call reads them.
             self.index = None;
         }
-        self.save();
         Ok(())
     }
 
@@ -313,23 +337,22 @@ impl Store {
     pub(crate) fn retain(&mut self, wanted: impl Fn(&Owner) -> bool) -> Result<Vec<Error>> {
         let mut errors = Vec::new();
         let mut left = Vec::new();
-        for lease in self.walk()? {
+        for mut lease in self.walk()? {
             let path = self.path(lease.address);
-            match &lease.owner {
-                Ok(Some(owner)) if !wanted(owner) => match fs::remove_file(&path) {
+            match std::mem::replace(&mut lease.owner, Ok(None)) {
+                Ok(Some(owner)) if !wanted(&owner) => match fs::remove_file(&path) {
                     Ok(()) => continue,
-                    Err(error) => errors.push(Error::io("remove the lease", path)(error)),
+                    Err(error) => {
+                        errors.push(Error::io("remove the lease", path)(error));
+                        lease.owner = Ok(Some(owner));
+                    }
                 },
-                Ok(_) => {}
-                Err(error) => {
-                    let error = io::Error::new(error.kind(), error.to_string());
-                    errors.push(Error::io("read the lease", path)(error));
-                }
+                Err(error) => errors.push(Error::io("read the lease", path)(error)),
+                kept => lease.owner = kept,
             }
             left.push(lease);
         }
         self.index = Index::build(&self.location.index, &self.metadata()?, &left).ok();
-        self.save();
         Ok(errors)
     }
 }

@@ -207,6 +207,7 @@ fn the_draft_of_a_dead_process_is_taken_back_by_whoever_comes_next() {
         fs::hard_link(&draft, lab.lease("10.0.0.4")).unwrap();
         let answer = lab.call(verb, "next", &config);
         assert_eq!(answer.success, verb != "CHECK", "{}", answer.document);
+        assert!(answer.stderr.contains("took back 1 lease(s)"), "{}", answer.stderr);
         assert!(!Path::new(&draft).exists());
         assert!(lab.leases().values().all(|owner| !owner.starts_with("victim")));
         if verb == "ADD" {

@@ -370,7 +370,15 @@ fn empty_leases_of_dead_processes_are_recovered() {
     for last in 2..=6 {
         lab.write_lease(&format!("10.0.0.{last}"), if last == 4 { "living\r\neth0" } else { "" });
     }
-    lab.call("STATUS", "", &config).ok();
+    let status = lab.call("STATUS", "", &config);
+    status.ok();
+    for address in ["10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6"] {
+        assert!(
+            status.stderr.contains(&format!("network net: recovered {address}: its lease was empty")),
+            "{}",
+            status.stderr
+        );
+    }
     let mut given: Vec<String> = (0..4).flat_map(|number| lab.add(&format!("c{number}"), &config)).collect();
     given.sort();
     assert_eq!(given, ["10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6"]);

@@ -208,8 +208,8 @@ fn what_is_wrong_is_named_with_path_and_value() {
             "invalid range set 1: mixed address families (ipam.ranges[1] = [11.1.2.1-11.1.2.254,fd00::1-fd00::ffff:ffff:ffff:ffff])",
         ),
         (
-            json!({ "subnet": 7 }),
-            "invalid configuration: ipam.subnet: expected a string, found another number (value: 7)",
+            json!({ "subnet": true }),
+            "invalid configuration: ipam.subnet: expected a string, found a boolean (value: true)",
         ),
         (
             json!({ "subnet": "10.1.2.0/24", "routes": [{ "gw": "10.1.2.1" }] }),
@@ -227,8 +227,8 @@ fn what_is_wrong_in_the_runtimes_part() {
     let mut config = net(&json!({ "subnet": "10.1.2.0/24" }));
     let table = [
         (
-            json!({ "ipRanges": [7] }),
-            "invalid configuration: runtimeConfig.ipRanges[0]: expected a list, found another number (value: 7)",
+            json!({ "ipRanges": [true] }),
+            "invalid configuration: runtimeConfig.ipRanges[0]: expected a list, found a boolean (value: true)",
         ),
         (
             json!({ "ipRanges": [[{ "subnet": "12.1.2.1/24" }]] }),

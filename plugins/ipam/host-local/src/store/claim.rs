@@ -79,21 +79,24 @@ fn cannot_link(error: &io::Error) -> bool {
     )
 }
 
-/// Takes back what a process left that died while claiming: its leases, then its draft.
-pub(super) fn recover(directory: &Path, store: &Path) -> io::Result<()> {
+/// Takes back what a process left that died while claiming: its leases, then its draft. Returns how many leases.
+pub(super) fn recover(directory: &Path, store: &Path) -> io::Result<usize> {
     let path = directory.join("claim");
     let draft = match fs::symlink_metadata(&path) {
         Ok(draft) => draft,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };
+    let mut leases = 0;
     if draft.nlink() > 1 {
         for entry in fs::read_dir(store)? {
             let entry = entry?;
             if entry.ino() == draft.ino() {
                 fs::remove_file(entry.path())?;
+                leases += 1;
             }
         }
     }
-    fs::remove_file(&path)
+    fs::remove_file(&path)?;
+    Ok(leases)
 }

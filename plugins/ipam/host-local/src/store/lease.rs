@@ -110,8 +110,8 @@ pub(super) struct Listed {
 }
 
 /// Reads the whole store: every file is opened, as the Go plugin does at every call. Empty files are removed if `repair`, which
-/// needs the lock: creators hold it until they have written.
-pub(super) fn walk(directory: &Path, repair: bool) -> Result<Vec<Listed>> {
+/// needs the lock: creators hold it until they have written. Their addresses go to `recovered`.
+pub(super) fn walk(directory: &Path, repair: bool, recovered: &mut Vec<IpAddr>) -> Result<Vec<Listed>> {
     let mut leases = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
         let entry = entry.map_err(Error::io("read", directory))?;
@@ -129,7 +129,9 @@ pub(super) fn walk(directory: &Path, repair: bool) -> Result<Vec<Listed>> {
             Ok(None) => {}
             Ok(Some(Content::Owner(owner))) => leases.push(Listed { address, owner: Ok(Some(owner)) }),
             Ok(Some(Content::Empty)) => {
-                if !repair || fs::remove_file(entry.path()).is_err() {
+                if repair && fs::remove_file(entry.path()).is_ok() {
+                    recovered.push(address);
+                } else {
                     leases.push(Listed { address, owner: Ok(None) });
                 }
             }
