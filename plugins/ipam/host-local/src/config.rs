@@ -98,7 +98,8 @@ struct WrittenSet {
 
 impl Config {
     pub(crate) fn read(request: &Request) -> std::result::Result<Self, Failure> {
-        let net: Net = request.config().decode()?;
+        let net: Net = json::decode_object(request.config().object())
+            .map_err(|problem| Error::Undecodable { problem })?;
         let requested = requested(request, &net)?;
         let ipam = net.ipam.ok_or(Error::MissingIpam)?;
         let written = written_sets(&ipam, &net.runtime_config)?;

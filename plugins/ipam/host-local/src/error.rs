@@ -248,6 +248,11 @@ impl Error {
                 "find the program that writes there without taking the file `lock`".to_owned()
             }
             Self::Io { source, .. } => return io_hint(source),
+            // The mistake people make most: one pair of brackets too few.
+            Self::Undecodable { problem } if problem.path().starts_with("ipam.ranges[") => {
+                "ipam.ranges is a list of sets, each a list of ranges: [[{\"subnet\": \"10.1.0.0/16\"}]]"
+                    .to_owned()
+            }
             Self::Undecodable { .. } | Self::Address { .. } | Self::LockTimeout { .. } => return None,
         })
     }

@@ -343,6 +343,10 @@ fn things_that_are_no_leases_are_in_nobodys_way() {
     fs::remove_file(lab.store().join("last_reserved_ip.0")).unwrap();
     let taken = lab.call("ADD", "c1", &config).addresses();
     assert_eq!(taken, ["10.0.0.5"], "occupied names are passed over");
+    let mut asking = config.clone();
+    asking["runtimeConfig"] = json!({ "ips": ["10.0.0.2"] });
+    let message = lab.call("ADD", "c2", &asking).failed(103);
+    assert!(!message.contains("it belongs to"), "what the link leads to is nobody's business: {message}");
     lab.gc(&config, &[]).ok();
     assert_eq!(fs::read_to_string(&secret).unwrap(), "c1\r\neth0");
     assert!(lab.lease("10.0.0.2").is_symlink() && lab.lease("10.0.0.4").is_dir());

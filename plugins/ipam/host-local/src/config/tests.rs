@@ -1,4 +1,5 @@
 use cni::Environment;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -223,6 +224,13 @@ fn what_is_wrong_is_named_with_path_and_value() {
 }
 
 #[test]
+fn a_flat_list_of_ranges_is_told_what_is_missing() {
+    let failure = read(&net(&json!({ "ranges": [{ "subnet": "10.1.2.0/24" }] }))).unwrap_err();
+    assert!(failure.message().contains("ipam.ranges[0]: expected a list, found an object"), "{failure}");
+    assert!(failure.details().contains("[[{\"subnet\""), "{}", failure.details());
+}
+
+#[test]
 fn what_is_wrong_in_the_runtimes_part() {
     let mut config = net(&json!({ "subnet": "10.1.2.0/24" }));
     let table = [
@@ -259,4 +267,77 @@ fn the_directory_is_found_in_a_configuration_that_is_otherwise_broken() {
     }
     let error = directory(&json!({ "dataDir": ["/x"] })).unwrap_err();
     assert!(error.to_string().contains("ipam.dataDir: expected a string"), "{error}");
+}
+
+/// Any JSON whose keys and texts are often, but not always, those the plugin knows.
+fn any_json() -> impl Strategy<Value = Value> {
+    let text = proptest::sample::select(vec![
+        "",
+        "10.1.0.0/16",
+        "10.1.0.0/31",
+        "0.0.0.0/0",
+        "255.255.255.255/32",
+        "fd00::/64",
+        "::/0",
+        "10.1.0.9",
+        "10.1.255.255",
+        "fd00::9",
+        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "::ffff:10.1.0.3",
+        "10.1.0.0/99",
+        "x",
+        "/etc/resolv.conf",
+    ]);
+    let leaf = prop_oneof![
+        6 => text.prop_map(Value::from), 1 => Just(Value::Null), 1 => any::<i64>().prop_map(Value::from), 1 => any::<bool>().prop_map(Value::from)
+    ];
+    let key = proptest::sample::select(vec![
+        "ranges",
+        "subnet",
+        "rangeStart",
+        "RANGEEND",
+        "gateway",
+        "exclude",
+        "routes",
+        "dst",
+        "gw",
+        "mtu",
+        "resolvConf",
+        "dataDir",
+        "cni",
+        "ips",
+        "ipRanges",
+        "unknown",
+    ]);
+    leaf.prop_recursive(5, 40, 5, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((key.clone(), inner), 0..5).prop_map(|pairs| Value::Object(
+                pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+            )),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_is_understood_or_refused_with_a_reason(ipam in any_json(), runtime in any_json(), args in any_json()) {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "mynet", "type": "ipvlan", "ipam": ipam, "runtimeConfig": runtime, "args": args
+        });
+        match read(&config) {
+            Ok(config) => {
+                for set in &config.sets {
+                    let first = set.round(None).next().unwrap();
+                    prop_assert!(first.first <= first.last, "{}", set);
+                    let last = crate::range::address(first.last);
+                    prop_assert!(set.allows(last) && set.round(Some(last)).last().is_some(), "{}", set);
+                }
+            }
+            Err(failure) => {
+                prop_assert_eq!(failure.code().number(), 7);
+                prop_assert!(!failure.message().is_empty());
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::index::create_directory;
@@ -81,8 +81,8 @@ fn cannot_link(error: &io::Error) -> bool {
 
 /// Takes back what a process left that died while claiming: its leases, then its draft. Returns how many leases.
 pub(super) fn recover(directory: &Path, store: &Path) -> io::Result<usize> {
-    let path = directory.join("claim");
-    let draft = match fs::symlink_metadata(&path) {
+    let claim = directory.join("claim");
+    let draft = match fs::symlink_metadata(&claim) {
         Ok(draft) => draft,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
@@ -90,13 +90,15 @@ pub(super) fn recover(directory: &Path, store: &Path) -> io::Result<usize> {
     let mut leases = 0;
     if draft.nlink() > 1 {
         for entry in fs::read_dir(store)? {
-            let entry = entry?;
-            if entry.ino() == draft.ino() {
-                fs::remove_file(entry.path())?;
+            let path = entry?.path();
+            // Asked of the file: what a directory says of inodes is not the same everywhere (overlayfs).
+            let lease = fs::symlink_metadata(&path)?;
+            if (lease.dev(), lease.ino()) == (draft.dev(), draft.ino()) {
+                fs::remove_file(&path)?;
                 leases += 1;
             }
         }
     }
-    fs::remove_file(&path)?;
+    fs::remove_file(&claim)?;
     Ok(leases)
 }
