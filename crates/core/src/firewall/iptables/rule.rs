@@ -102,6 +102,7 @@ impl Rule {
     fn parts(&self) -> Parts {
         let mut parts = Parts { general: Vec::new(), matches: Vec::new(), target: Vec::new() };
         let mut negated = false;
+        let mut in_target = false;
         let mut words = self.0.iter().peekable();
         while let Some(word) = words.next() {
             if let Some(option) = general_option(word) {
@@ -118,17 +119,20 @@ impl Rule {
                     negated = true;
                     continue;
                 }
-                "-m" | "--match" => parts.matches.push(Vec::new()),
-                "-j" | "-g" | "--jump" | "--goto" => parts.target.push(String::new()),
+                "-m" | "--match" => {
+                    parts.matches.push(Vec::new());
+                    in_target = false; // matches may follow the target
+                }
+                "-j" | "-g" | "--jump" | "--goto" => in_target = true,
                 _ => {}
             }
-            let group = if parts.target.is_empty() {
+            let group = if in_target {
+                Some(&mut parts.target)
+            } else {
                 if parts.matches.is_empty() {
                     parts.matches.push(Vec::new());
                 }
                 parts.matches.last_mut()
-            } else {
-                Some(&mut parts.target)
             };
             let Some(group) = group else { continue };
             if std::mem::take(&mut negated) {
