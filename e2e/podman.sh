@@ -57,7 +57,7 @@ links_in() {
 }
 
 remove() {
-    timeout 60 podman rm --force --time 0 "$@" >/dev/null
+    timeout 60 podman rm --force --ignore --time 0 "$@" >/dev/null
 }
 
 snapshot "$WORK/before"
@@ -110,7 +110,8 @@ is "the world sees the container with the host's address" "world saw 198.51.100.
     within inside client nc -w 3 198.51.100.1 7000
 
 # Two networks on one container, on two bridges.
-run both --network apps --network data -p 8082:80 -- answer both 80
+check "two networks: a container with a published port starts, which podman asks of both networks" \
+    run both --network apps --network data -p 8082:80 -- answer both 80
 run neighbour --network data -- answer neighbour 80
 is "two networks: the container has two interfaces" "eth0 eth1 lo" links_in both
 is "two networks: it is reached on the first" "both saw 10.91.0.1" within ask_tcp "$(address both apps)" 80
