@@ -106,6 +106,8 @@ pub enum Entry {
     SpoofGuard(SpoofGuard),
     /// Host ports that lead to the container, one entry per address family.
     Publish(Publish),
+    /// Nobody on a link reaches what listens on 127.0.0.0/8. Shared by all attachments to that link.
+    LocalGuard(LocalGuard),
     /// Forwarding from the container, and of replies to it, is accepted.
     Forward(Forward),
     /// A bridge is isolated from others. Shared by all attachments to that bridge.
@@ -168,10 +170,6 @@ pub struct Publish {
     /// More conditions, in the backend's own words, one token each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<String>,
-    /// The host's interface towards the container, for which connections from 127.0.0.1 are routed; the nftables backend guards
-    /// it against packets to 127.0.0.0/8 from the wire (CVE-2020-8558).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub localnet: Option<LinkName>,
 }
 
 impl Publish {
@@ -179,6 +177,14 @@ impl Publish {
     pub fn destination(&self, mapping: &Mapping) -> SocketAddr {
         SocketAddr::new(self.address.address(), mapping.container_port)
     }
+}
+
+/// Packets to 127.0.0.0/8 that come in through `link` are dropped, which `route_localnet` would let in (CVE-2020-8558).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalGuard {
+    /// A link of the host.
+    pub link: LinkName,
 }
 
 /// Packets from `address` are forwarded, and packets of its connections to it.

@@ -69,8 +69,8 @@ impl Lifecycle for Forwarding {
     }
 }
 
-/// Routing of 127.0.0.0/8 through an interface, so that a port published on 127.0.0.1 leads to a container (`route_localnet`). The firewall
-/// entry of the same name guards the interface against the packets that this would let in (CVE-2020-8558).
+/// Routing of 127.0.0.0/8 through an interface, so that a port published on 127.0.0.1 leads to a container (`route_localnet`). A firewall
+/// entry ([`crate::firewall::LocalGuard`]) guards the interface against the packets that this would let in (CVE-2020-8558).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalRouting {

@@ -174,7 +174,6 @@ pub(crate) fn publish(address: &str, mappings: &[&str]) -> Publish {
         mark_bit: 13,
         external_mark_chain: None,
         conditions: Vec::new(),
-        localnet: None,
     }
 }
 

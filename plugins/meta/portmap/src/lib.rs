@@ -15,6 +15,7 @@ pub mod config;
 pub mod plan;
 
 use config::{Config, HostAddress, PortMapping};
+use plan::Surroundings;
 
 const NAME: &str = "portmap";
 
@@ -41,7 +42,8 @@ impl Plugin for Portmap {
         let backend = config.backend.unwrap_or_else(firewall::preferred);
         // Without ports too: the record tells DEL that there is nothing to look for.
         attachment::add(&mut host, |building| {
-            let resources = resources(building.host(), &config, backend, &destinations)?;
+            let guard = backend == Backend::Nftables || firewall::probe(Backend::Nftables).is_ok();
+            let resources = resources(building.host(), &config, backend, guard, &destinations)?;
             building.ensure(resources)
         })?;
         Ok(previous)
@@ -83,6 +85,7 @@ fn resources(
     host: &mut Host<'_>,
     config: &Config,
     backend: Backend,
+    nftables: bool,
     destinations: &[Cidr],
 ) -> Result<Vec<Resource>, Failure> {
     let local = destinations.iter().find(|destination| plan::needs_local_routing(config, destination));
@@ -90,7 +93,7 @@ fn resources(
         Some(destination) => host.link_towards(destination.address())?,
         None => None,
     };
-    Ok(plan::plan(config, backend, destinations, towards.as_ref()))
+    Ok(plan::plan(config, &Surroundings { backend, nftables, towards }, destinations))
 }
 
 /// What ADD has made of an attachment without a record: by the Go suite, which prefers iptables, or by us, before the record was lost.
@@ -101,7 +104,8 @@ fn expected(host: &mut Host<'_>, config: &Config, destinations: &[Cidr]) -> Resu
     };
     let mut plans = Vec::new();
     for backend in candidates {
-        plans.push(resources(host, config, backend, destinations)?);
+        // The Go suite guards nothing.
+        plans.push(resources(host, config, backend, backend == Backend::Nftables, destinations)?);
     }
     Ok(first_verified(host, plans))
 }

@@ -1,7 +1,7 @@
 //! From configuration and prevResult to resources: what published ports are made of. Nothing here touches the kernel.
 
 use cni::{AddResult, Cidr, LinkName};
-use ferrule_core::firewall::{Backend, Entry, Mapping, Publish};
+use ferrule_core::firewall::{Backend, Entry, LocalGuard, Mapping, Publish};
 use ferrule_core::resource::{LocalRouting, Resource, Rules};
 
 use crate::config::{Config, HostAddress, PortMapping};
@@ -31,30 +31,45 @@ pub fn needs_local_routing(config: &Config, destination: &Cidr) -> bool {
         && config.mappings.iter().any(|mapping| mapping.host.includes_localhost())
 }
 
-/// The resources. `towards` is the host's link towards the container, if it is known.
-pub fn plan(
-    config: &Config,
-    backend: Backend,
-    destinations: &[Cidr],
-    towards: Option<&LinkName>,
-) -> Vec<Resource> {
+/// What of the host matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The backend for the ports.
+    pub backend: Backend,
+    /// Whether there is nftables, which has the one guard against packets to 127.0.0.0/8, whatever the backend for the ports.
+    pub nftables: bool,
+    /// The host's link towards the container, if it is known.
+    pub towards: Option<LinkName>,
+}
+
+/// The resources.
+pub fn plan(config: &Config, host: &Surroundings, destinations: &[Cidr]) -> Vec<Resource> {
     let entries: Vec<Publish> = destinations
         .iter()
-        .map(|destination| publish(config, destination, towards))
+        .map(|destination| publish(config, destination))
         .filter(|entry| !entry.mappings.is_empty())
         .collect();
     if entries.is_empty() {
         return Vec::new();
     }
-    let local = entries.iter().find_map(|entry| entry.localnet.clone());
-    let mut resources: Vec<Resource> =
-        vec![Rules { backend, entries: entries.into_iter().map(Entry::Publish).collect() }.into()];
-    // After the rules, which guard the link against what this lets in.
-    resources.extend(local.map(|link| LocalRouting { link }.into()));
+    let mut rules =
+        vec![Rules { backend: host.backend, entries: entries.into_iter().map(Entry::Publish).collect() }];
+    let local = destinations.iter().any(|destination| needs_local_routing(config, destination));
+    let link = host.towards.as_ref().filter(|_| local);
+    if let Some(link) = link.filter(|_| host.nftables) {
+        let guard = Entry::LocalGuard(LocalGuard { link: link.clone() });
+        match rules.iter_mut().find(|rules| rules.backend == Backend::Nftables) {
+            Some(rules) => rules.entries.push(guard),
+            None => rules.push(Rules { backend: Backend::Nftables, entries: vec![guard] }),
+        }
+    }
+    let mut resources: Vec<Resource> = rules.into_iter().map(Resource::from).collect();
+    // Behind its guard.
+    resources.extend(link.map(|link| LocalRouting { link: link.clone() }.into()));
     resources
 }
 
-fn publish(config: &Config, destination: &Cidr, towards: Option<&LinkName>) -> Publish {
+fn publish(config: &Config, destination: &Cidr) -> Publish {
     let ipv4 = destination.is_ipv4();
     let mut mappings = Vec::new();
     for mapping in config.mappings.iter().filter(|mapping| mapping.host.has_family(ipv4)) {
@@ -77,7 +92,6 @@ fn publish(config: &Config, destination: &Cidr, towards: Option<&LinkName>) -> P
         mark_bit: config.mark_bit,
         external_mark_chain: config.external_mark_chain.clone(),
         conditions: config.conditions(ipv4).to_vec(),
-        localnet: towards.filter(|_| needs_local_routing(config, destination)).cloned(),
     }
 }
 

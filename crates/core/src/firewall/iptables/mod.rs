@@ -183,6 +183,10 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     })
 }
 
+fn unsupported(what: &str) -> FirewallError {
+    FirewallError::Unsupported { what: what.to_owned(), backend: BACKEND }
+}
+
 /// The table an entry is in, and its family; `None` for that of all families. Error: an entry that iptables can't express.
 fn place(entry: &Entry) -> Result<(&'static str, Option<Family>), FirewallError> {
     Ok(match entry {
@@ -190,9 +194,8 @@ fn place(entry: &Entry) -> Result<(&'static str, Option<Family>), FirewallError>
         Entry::Publish(entry) => (NAT, Some(Family::of(entry.address.address()))),
         Entry::Forward(entry) => (FILTER, Some(Family::of(entry.address))),
         Entry::Isolate(_) => (FILTER, None),
-        Entry::SpoofGuard(_) => {
-            return Err(FirewallError::Unsupported { what: "macspoofchk".to_owned(), backend: BACKEND });
-        }
+        Entry::SpoofGuard(_) => return Err(unsupported("macspoofchk")),
+        Entry::LocalGuard(_) => return Err(unsupported("guarding of 127.0.0.0/8")),
     })
 }
 
@@ -303,7 +306,7 @@ fn plan(
             }
             Entry::Forward(entry) => forward::ensure(table, entry),
             Entry::Isolate(entry) => isolate::ensure(table, entry),
-            Entry::SpoofGuard(_) => {}
+            Entry::SpoofGuard(_) | Entry::LocalGuard(_) => {}
         }
     }
     Ok(())
@@ -360,7 +363,7 @@ fn remove(owner: &Owner, entries: &[&Entry], family: Family, table: &mut Table) 
             Entry::Publish(entry) => publish::remove(table, family, owner, entry),
             Entry::Forward(entry) => forward::remove(table, &[entry.address]),
             Entry::Isolate(entry) => isolate::remove(table, &entry.bridge),
-            Entry::SpoofGuard(_) => {}
+            Entry::SpoofGuard(_) | Entry::LocalGuard(_) => {}
         }
     }
 }

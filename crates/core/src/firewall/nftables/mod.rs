@@ -326,6 +326,7 @@ fn compile(owner: &Owner, entries: &[Entry]) -> Result<Plan, FirewallError> {
             Entry::SpoofGuard(entry) => spoof::compile(entry, &mut plan),
             Entry::Publish(entry) => ports::compile(entry, owner, &mut plan)?,
             Entry::Forward(entry) => forward::compile(entry, &mut plan),
+            Entry::LocalGuard(entry) => ports::compile_guard(entry, &mut plan),
             Entry::Isolate(entry) => forward::compile_isolation(entry, &mut plan),
         }
     }

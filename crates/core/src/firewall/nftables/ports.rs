@@ -25,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::conditions;
 use super::masquerade::{destination, value};
 use super::plan::{Claim, Owned, Plan, Policy, Scaffold};
-use crate::firewall::{FirewallError, Mapping, Publish};
+use crate::firewall::{FirewallError, LocalGuard, Mapping, Publish};
 use crate::nft::{
     AddressType, Chain, ChainType, DataType, Element, Family, Field, Hook, Protocol, Rule, Set, Table, Value,
     Verdict, ct_status, priority,
@@ -196,14 +196,15 @@ pub(super) fn compile(entry: &Publish, owner: &Owner, plan: &mut Plan) -> Result
             claim: Claim::Takes,
         });
     }
-    if let Some(link) = &entry.localnet {
-        let key = [Value::IfName(link.to_string())];
-        plan.elements.push(Owned {
-            table: TABLE,
-            set: LOCALNET,
-            element: Element::new(key),
-            claim: Claim::Shared,
-        });
-    }
     Ok(())
+}
+
+pub(super) fn compile_guard(entry: &LocalGuard, plan: &mut Plan) {
+    plan.need(scaffold());
+    plan.elements.push(Owned {
+        table: TABLE,
+        set: LOCALNET,
+        element: Element::new([Value::IfName(entry.link.to_string())]),
+        claim: Claim::Shared,
+    });
 }

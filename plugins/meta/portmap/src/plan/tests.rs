@@ -32,7 +32,8 @@ fn eth0() -> LinkName {
 fn planned(config: &Config, destinations: &[&str], towards: Option<&str>) -> Value {
     let destinations: Vec<Cidr> = destinations.iter().map(|text| text.parse().unwrap()).collect();
     let towards = towards.map(|name| LinkName::new(name).unwrap());
-    serde_json::to_value(plan(config, Backend::Nftables, &destinations, towards.as_ref())).unwrap()
+    let host = Surroundings { backend: Backend::Nftables, nftables: true, towards };
+    serde_json::to_value(plan(config, &host, &destinations)).unwrap()
 }
 
 #[test]
@@ -55,10 +56,11 @@ fn a_port_is_one_transaction_and_then_local_routing() {
         planned(&config, &["10.1.0.2/24", "fd00::2/64"], Some("cni0")),
         json!([
             { "resource": "rules", "backend": "nftables", "entries": [
-                { "kind": "publish", "address": "10.1.0.2/24", "snat": true, "masqAll": false, "markBit": 13, "localnet": "cni0",
+                { "kind": "publish", "address": "10.1.0.2/24", "snat": true, "masqAll": false, "markBit": 13,
                   "mappings": [{ "protocol": "tcp", "hostPort": 8080, "containerPort": 80 }] },
                 { "kind": "publish", "address": "fd00::2/64", "snat": true, "masqAll": false, "markBit": 13,
                   "mappings": [{ "protocol": "tcp", "hostPort": 8080, "containerPort": 80 }] },
+                { "kind": "local-guard", "link": "cni0" },
             ] },
             { "resource": "local-routing", "link": "cni0" },
         ])
@@ -116,7 +118,7 @@ fn local_routing_is_for_ports_that_localhost_can_reach() {
     for host_ip in ["192.0.2.1", "::", "2001:db8::1"] {
         let plan = plan(json!({}), host_ip);
         assert!(!has(&plan), "{host_ip}");
-        assert!(!plan.to_string().contains("localnet"), "{host_ip}");
+        assert!(!plan.to_string().contains("local-guard"), "{host_ip}");
     }
     assert!(!has(&plan(json!({ "snat": false }), "")), "without source NAT nobody could answer");
 }
@@ -140,4 +142,21 @@ fn nothing_to_publish_is_nothing_to_make() {
         unserved(&config(json!({}), json!([{ "hostPort": 1, "containerPort": 1 }])), &destination).count(),
         0
     );
+}
+
+#[test]
+fn the_guard_is_nftables_whatever_the_backend_for_the_ports() {
+    let config = config(json!({}), json!([{ "hostPort": 1, "containerPort": 1 }]));
+    let destination = ["10.1.0.2/24".parse().unwrap()];
+    let planned = |nftables| {
+        let towards = LinkName::new("cni0").ok();
+        let host = Surroundings { backend: Backend::Iptables, nftables, towards };
+        serde_json::to_value(plan(&config, &host, &destination)).unwrap()
+    };
+    let guarded = planned(true);
+    assert_eq!(guarded[0]["backend"], "iptables");
+    let guard = json!({ "resource": "rules", "backend": "nftables", "entries": [{ "kind": "local-guard", "link": "cni0" }] });
+    assert_eq!(guarded[1], guard);
+    assert_eq!(guarded[2]["resource"], "local-routing");
+    assert_eq!(planned(false)[1]["resource"], "local-routing");
 }

@@ -73,10 +73,9 @@ fn transit_is_not_hijacked_with_iptables() {
 }
 
 /// CVE-2020-8558: with `route_localnet`, who is on the container's link could reach what listens on 127.0.0.1 of the host.
-#[test]
-fn services_on_localhost_stay_there() {
+fn services_on_localhost_stay_there(backend: &str) {
     let lab = Lab::new();
-    let net = network(1, &json!({ "backend": "nftables" }));
+    let net = network(1, &json!({ "backend": backend }));
     let attacker = net.start(&lab, "attacker", &json!([port("tcp", 8080, 80)]));
     assert_eq!(sysctl("net/ipv4/conf/br1/route_localnet"), "1", "the precondition");
     let _secret = tcp_echo_server(lab.host.netns(), Ipv4Addr::LOCALHOST, 9999);
@@ -97,6 +96,16 @@ fn services_on_localhost_stay_there() {
     // The attack is a real one: without the guard it succeeds.
     tool("nft", &["flush", "chain", "inet", "ferrule_ports", "guard"]);
     assert_eq!(attack().unwrap(), "host");
+}
+
+#[test]
+fn services_on_localhost_stay_there_with_nftables() {
+    services_on_localhost_stay_there("nftables");
+}
+
+#[test]
+fn services_on_localhost_stay_there_with_iptables() {
+    services_on_localhost_stay_there("iptables");
 }
 
 #[test]
