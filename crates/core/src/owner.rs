@@ -21,6 +21,9 @@ pub struct Owner {
 /// The longest comment nftables prints (`NFTNL_UDATA_COMMENT_MAXLEN`), which is shorter than a link's alias may be (255).
 const TAG_LIMIT: usize = 128;
 
+/// What the alias of a link of ours begins with; the owner's tag follows.
+const ALIAS: &str = "ferrule:";
+
 impl Owner {
     /// The owner of an attachment to a network.
     pub fn new(network: &NetworkName, attachment: &Attachment) -> Self {
@@ -39,6 +42,16 @@ impl Owner {
             return plain;
         }
         format!("#{}/{}", hex_digest(self.network.as_str(), 32), hex_digest(&plain, 48))
+    }
+
+    /// The alias of a link that belongs to this owner.
+    pub fn alias(&self) -> String {
+        format!("{ALIAS}{}", self.tag())
+    }
+
+    /// The tag in the alias of a link of ours; `None` for the alias of somebody else's.
+    pub fn tag_in_alias(alias: &str) -> Option<&str> {
+        alias.strip_prefix(ALIAS)
     }
 
     /// Whether a tag belongs to an owner in this network.

@@ -12,9 +12,6 @@ use crate::netlink::{LinkChange, MacAddress, Netlink, VethPairSpec};
 use crate::owner::Owner;
 use crate::sysctl::Key;
 
-/// What the alias of a link of ours begins with; the owner's tag follows.
-const ALIAS: &str = "ferrule:";
-
 /// A veth pair. The host's end carries the owner in its alias and refuses router advertisements before it is ever up (CVE-2020-10749).
 /// Both ends are made down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +30,6 @@ pub struct VethPair {
 }
 
 impl VethPair {
-    /// What the alias of the host's end says.
-    fn alias(host: &Host<'_>) -> String {
-        format!("{ALIAS}{}", host.owner().tag())
-    }
-
     fn taken(&self, host: &mut Host<'_>) -> Result<Error, Error> {
         let inside =
             host.need_container("look for its interface")?.netlink()?.link(self.container.as_str())?;
@@ -55,7 +47,7 @@ impl VethPair {
 
 impl Lifecycle for VethPair {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let alias = Self::alias(host);
+        let alias = host.owner().alias();
         let netns = host.need_container("create its interface")?.duplicate()?;
         let spec = VethPairSpec {
             host: &self.host,
@@ -96,7 +88,7 @@ impl Lifecycle for VethPair {
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let alias = Self::alias(host);
+        let alias = host.owner().alias();
         let Some(link) = host.netlink()?.link(self.host.as_str())? else { return Ok(()) };
         // Without an alias it was made, and the plugin killed before it could write one.
         if link.kind != "veth" || !(link.alias.is_empty() || link.alias == alias) {
@@ -120,7 +112,7 @@ pub fn remove_container_link(host: &mut Host<'_>, name: &LinkName) -> Result<(),
 pub fn collect_pairs(network: &NetworkName, valid: &ValidAttachments) -> Result<(), Error> {
     let mut netlink = Netlink::open()?;
     for link in netlink.links()? {
-        let Some(tag) = link.alias.strip_prefix(ALIAS) else { continue };
+        let Some(tag) = Owner::tag_in_alias(&link.alias) else { continue };
         let stale = Owner::from_tag(tag).is_some_and(|owner| {
             owner.network == *network && !valid.contains(owner.container_id.as_str(), owner.ifname.as_str())
         });

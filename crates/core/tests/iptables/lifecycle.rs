@@ -210,7 +210,7 @@ in_both_variants! {
         backend.remove(&second, &isolation).unwrap();
         assert_same(&dump, &tables.dump());
         // One's own port is still there when one leaves.
-        tables.host.netns().run("ip", &["link", "set", "veth1", "alias", "blue/c2/eth0"]);
+        tables.host.netns().run("ip", &["link", "set", "veth1", "alias", "ferrule:blue/c2/eth0"]);
         backend.remove(&second, &isolation).unwrap();
         assert_same("", &tables.dump());
     }

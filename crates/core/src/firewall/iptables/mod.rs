@@ -277,12 +277,12 @@ fn isolation_register(entry: &Isolate) -> Shared {
     Shared::new("iptables-isolation", entry.bridge.as_str())
 }
 
-/// Whether a container of somebody else's is attached to the bridge: the Go suite registers nothing.
-fn has_other_ports(entry: &Isolate, owner: &Owner) -> Result<bool, NetlinkError> {
+/// Whether somebody else has a port on the bridge: the Go suite registers nothing, so it may count on what is there.
+fn has_strange_ports(entry: &Isolate) -> Result<bool, NetlinkError> {
     let mut netlink = Netlink::open()?;
     let Some(bridge) = netlink.link(entry.bridge.as_str())? else { return Ok(false) };
-    let tag = owner.tag();
-    Ok(netlink.links()?.iter().any(|link| link.master == Some(bridge.index) && link.alias != tag))
+    let strange = |alias: &str| Owner::tag_in_alias(alias).is_none();
+    Ok(netlink.links()?.iter().any(|link| link.master == Some(bridge.index) && strange(&link.alias)))
 }
 
 fn plan(
@@ -343,7 +343,7 @@ impl Iptables {
             register.release(&user, |_: Option<bool>| Ok::<_, FirewallError>(()))?;
             let still_needed = register.is_used()
                 || match entry {
-                    Entry::Isolate(entry) => has_other_ports(entry, owner)?,
+                    Entry::Isolate(entry) => has_strange_ports(entry)?,
                     _ => false,
                 };
             if !still_needed {

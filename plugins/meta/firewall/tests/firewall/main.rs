@@ -1,0 +1,8 @@
+//! The `firewall` plugin as a runtime runs it, behind `bridge`, with real packets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod forward;
+mod interop;
+mod isolation;
+mod lab;
+mod verbs;
