@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Keys of `ip`, `bridge`, `tc` and `nft` listings that number, count or time things.
-const VOLATILE_KEYS: [&str; 27] = [
+const VOLATILE_KEYS: &[&str] = &[
     "bytes",
     "carrier_changes",
     "carrier_down_count",
@@ -14,13 +14,16 @@ const VOLATILE_KEYS: [&str; 27] = [
     "gc_timer",
     "handle",
     "hello_timer",
+    "hold_timer",
     "ifindex",
     "iif_index",
     "link_index",
     "link_netnsid",
+    "message_age_timer",
     "operstate",
     "packets",
     "preferred_life_time",
+    "state",
     "stats",
     "stats64",
     "tcn_timer",
@@ -28,6 +31,7 @@ const VOLATILE_KEYS: [&str; 27] = [
     "topology_change",
     "topology_change_detected",
     "topology_change_timer",
+    "tso_max_size",
     "used",
     "valid_life_time",
     "refcnt",

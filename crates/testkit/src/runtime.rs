@@ -133,7 +133,7 @@ impl Attachment {
 }
 
 /// A plugin of a chain that ended with an error.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PluginFailure {
     /// The plugin's type.
     pub plugin: String,
@@ -160,6 +160,13 @@ impl PluginFailure {
 impl fmt::Display for PluginFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} failed at {}\n{}", self.plugin, self.verb, self.output.describe())
+    }
+}
+
+/// What `unwrap` of a failure prints: for a person, like `Display`.
+impl fmt::Debug for PluginFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
