@@ -7,17 +7,18 @@
 
 use std::path::PathBuf;
 
-use cni::{Attachment, Code, ContainerId, Failure, LinkName, Request, ValidAttachments};
+use cni::{Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, ValidAttachments};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::netns::NetnsId;
 use crate::owner::Owner;
-use crate::resource::{Lease, Lifecycle, Resource};
+use crate::resource::{Lease, Lifecycle, Resource, remove_registered};
+use crate::shared::Shared;
 use crate::state::{self, LockedFile, StateError};
 
-/// The format of records; one written by a later version is left to that version.
+/// The format of records. One of a later version is as good as one that can't be read: removal goes by what can be found.
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,18 +36,27 @@ struct Header {
 struct Record {
     netns: Option<NetnsId>,
     resources: Vec<Resource>,
+    /// Something in it can't be read: there may be more than `resources`.
+    damaged: bool,
 }
 
 impl Record {
-    /// Reads as much as was written. The last line may be half of one: then what it names was not made yet.
+    /// Reads as much as was written; `None` without a header.
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-        let header: Header = serde_json::from_slice(lines.next()?).ok()?;
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let header: Header =
+            serde_json::from_slice(lines.next().filter(|line| line.ends_with(b"\n"))?).ok()?;
         if header.format != FORMAT {
             return None;
         }
-        let resources = lines.map_while(|line| serde_json::from_slice(line).ok()).collect();
-        Some(Self { netns: header.netns, resources })
+        let mut record = Self { netns: header.netns, resources: Vec::new(), damaged: false };
+        for line in lines {
+            match serde_json::from_slice(line) {
+                Ok(resource) if line.ends_with(b"\n") => record.resources.push(resource),
+                _ => record.damaged = true,
+            }
+        }
+        Some(record)
     }
 }
 
@@ -90,10 +100,13 @@ impl<'r> Building<'_, 'r> {
             lines.extend(line(resource)?);
         }
         self.log.append(&lines)?;
-        let first = self.made.len();
-        self.made.extend(resources);
-        for resource in self.made.iter().skip(first) {
-            resource.ensure(self.host)?;
+        for resource in resources {
+            let outcome = resource.ensure(self.host);
+            // What is somebody else's was not made here, not even in part, and is not to be removed.
+            if !matches!(outcome, Err(Error::Exists { .. })) {
+                self.made.push(resource);
+            }
+            outcome?;
         }
         Ok(())
     }
@@ -134,10 +147,10 @@ pub fn add<'r, T>(
         Ok(result) => Ok(result),
         Err(failure) => {
             let Building { host, log, made } = building;
-            let record = Record { netns: host.netns_id(), resources: made };
-            let leftovers = remove(host, &record);
+            let record = Record { netns: host.netns_id(), resources: made, damaged: false };
+            let mut leftovers = remove(host, &record);
             if leftovers.is_empty() {
-                log.remove()?;
+                leftovers.extend(log.remove().err().map(Failure::from));
             }
             Err(leftovers.iter().fold(failure, |failure, leftover| {
                 failure.detail(format!("and cleaning up failed: {}", leftover.message()))
@@ -155,10 +168,12 @@ pub fn del(
     let Some(mut log) = LockedFile::open(&path(host.owner(), host.plugin()))? else {
         return Failure::join(unrecorded(host));
     };
-    let failures = match Record::parse(&log.read()?) {
-        Some(record) => remove(host, &record),
-        None => unrecorded(host),
-    };
+    let record = Record::parse(&log.read()?);
+    let damaged = record.as_ref().is_none_or(|record| record.damaged);
+    let mut failures = record.map(|record| remove(host, &record)).unwrap_or_default();
+    if damaged {
+        failures.extend(unrecorded(host));
+    }
     if failures.is_empty() {
         log.remove()?;
     }
@@ -171,7 +186,7 @@ pub fn check(
     expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
 ) -> Result<(), Failure> {
     let record = match LockedFile::open(&path(host.owner(), host.plugin()))? {
-        Some(mut log) => Record::parse(&log.read()?),
+        Some(mut log) => Record::parse(&log.read()?).filter(|record| !record.damaged),
         None => None,
     };
     let resources = match record {
@@ -190,50 +205,63 @@ pub fn check(
     Ok(())
 }
 
-/// GC: removes every recorded attachment of this network and plugin that is not in the list, past errors.
+/// GC: removes every attachment of this network and plugin that is not in the list, past errors: those with a record, and those that only a
+/// register of shared objects remembers.
 pub fn gc(request: &Request, plugin: &'static str, valid: &ValidAttachments) -> Vec<Failure> {
     let mut failures = Vec::new();
     let network = request.config().name();
-    let directory = state::path(["attachments", network.as_str(), plugin]);
-    let containers = match state::names(&directory) {
-        Ok(containers) => containers,
-        Err(error) => return vec![Error::from(error).into()],
+    let stale = |attachment: &Attachment| {
+        !valid.contains(attachment.container_id.as_str(), attachment.ifname.as_str())
     };
-    for container in containers {
-        let interfaces = match state::names(&directory.join(&container)) {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                failures.push(Error::from(error).into());
-                continue;
+    match recorded(network, plugin) {
+        Ok(attachments) => {
+            for attachment in attachments.into_iter().filter(stale) {
+                let call = request.for_attachment(&attachment);
+                let mut host = Host::for_removal(&call, &attachment, plugin, None);
+                failures.extend(del(&mut host, |_| Vec::new()).err());
             }
-        };
-        for interface in interfaces {
-            let (Ok(container_id), Ok(ifname)) =
-                (ContainerId::new(container.as_str()), LinkName::new(interface))
-            else {
-                continue;
-            };
-            if valid.contains(container_id.as_str(), ifname.as_str()) {
-                continue;
-            }
-            let attachment = Attachment { container_id, ifname };
-            let stale = request.for_attachment(&attachment);
-            let mut host = Host::for_removal(&stale, &attachment, plugin, None);
-            failures.extend(del(&mut host, |_| Vec::new()).err());
         }
+        Err(error) => failures.push(error.into()),
+    }
+    match Shared::owners(plugin, network) {
+        Ok(owners) => {
+            let attachments = owners
+                .into_iter()
+                .map(|Owner { container_id, ifname, .. }| Attachment { container_id, ifname });
+            for attachment in attachments.filter(stale) {
+                let call = request.for_attachment(&attachment);
+                let mut host = Host::for_removal(&call, &attachment, plugin, None);
+                failures.extend(remove_registered(&mut host).into_iter().map(Failure::from));
+            }
+        }
+        Err(error) => failures.push(error.into()),
     }
     failures
 }
 
-/// Removes resources in reverse, past errors.
+/// The attachments of a network and a plugin that have a record.
+fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, StateError> {
+    let directory = state::path(["attachments", network.as_str(), plugin]);
+    let mut attachments = Vec::new();
+    for container in state::names(&directory)? {
+        for ifname in state::names(&directory.join(&container))? {
+            let names = (ContainerId::new(container.as_str()), LinkName::new(ifname));
+            if let (Ok(container_id), Ok(ifname)) = names {
+                attachments.push(Attachment { container_id, ifname });
+            }
+        }
+    }
+    Ok(attachments)
+}
+
+/// Removes resources in reverse, past errors; leases last. An address may be given to somebody else from that moment on, so nothing may use
+/// it any more.
 fn remove(host: &mut Host<'_>, record: &Record) -> Vec<Failure> {
     let work = |host: &mut Host<'_>| {
-        record
-            .resources
-            .iter()
-            .rev()
-            .filter_map(|resource| resource.remove(host).err().map(Failure::from))
-            .collect()
+        let (leases, others): (Vec<&Resource>, Vec<&Resource>) =
+            record.resources.iter().rev().partition(|resource| matches!(resource, Resource::Lease(_)));
+        let in_order = others.into_iter().chain(leases);
+        in_order.filter_map(|resource| resource.remove(host).err().map(Failure::from)).collect()
     };
     // A path that names another namespace now (PID reuse) is not the container this record is about.
     if record.netns.is_some() && record.netns != host.netns_id() {

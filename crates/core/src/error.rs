@@ -1,5 +1,7 @@
 //! The error of this crate, and the one place where it becomes an answer to the runtime.
 
+use std::io::ErrorKind;
+
 use cni::{Code, Failure};
 use nix::errno::Errno;
 use thiserror::Error;
@@ -107,6 +109,9 @@ impl Error {
                 _ if matches!(error, NetlinkError::Timeout { .. } | NetlinkError::Interrupted { .. }) => {
                     Code::TryAgainLater
                 }
+                _ if matches!(error, NetlinkError::Open { source } if source.kind() == ErrorKind::PermissionDenied) => {
+                    Code::NotPermitted
+                }
                 _ => Code::Kernel,
             },
             Self::Netns(NetnsError::Enter { source: Errno::EPERM, .. }) => Code::NotPermitted,
@@ -144,7 +149,9 @@ impl Error {
             Self::Netlink(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES)) => {
                 "CAP_NET_ADMIN is needed, here and in the container's namespace"
             }
-            Self::Netns(NetnsError::Enter { .. }) => "CAP_SYS_ADMIN is needed to enter a network namespace",
+            Self::Netns(NetnsError::Enter { .. }) | Self::Netlink(NetlinkError::Open { .. }) => {
+                "CAP_SYS_ADMIN is needed to enter a network namespace"
+            }
             Self::Netlink(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
                 "this kernel lacks the feature, or the module is not loaded"
             }

@@ -53,6 +53,18 @@ pub enum NetnsError {
     },
 }
 
+impl From<NetnsError> for io::Error {
+    /// The kind stays that of the cause, so that it still shows what was not permitted.
+    fn from(error: NetnsError) -> Self {
+        let kind = match &error {
+            NetnsError::Open { source, .. } | NetnsError::Thread { source, .. } => source.kind(),
+            NetnsError::Enter { source, .. } => Self::from(*source).kind(),
+            NetnsError::NotNetwork { .. } => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// What makes a namespace the same one, however it is named: device and inode of its file (`namespaces(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetnsId {

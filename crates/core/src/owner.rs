@@ -1,8 +1,9 @@
 //! Who owns a kernel object: the key of all state, and its form where the kernel has room for a text.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use cni::{Attachment, ContainerId, LinkName, NetworkName};
+use cni::{Attachment, ContainerId, LinkName, NetworkName, ValidAttachments};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha512};
 
@@ -60,6 +61,18 @@ impl Owner {
             Some(hashes) => hashes.split('/').next() == Some(&hex_digest(network.as_str(), 32)),
             None => tag.split('/').next() == Some(network.as_str()),
         }
+    }
+
+    /// The tags of the attachments to a network that are in a list.
+    pub fn tags(network: &NetworkName, attachments: &ValidAttachments) -> BTreeSet<String> {
+        let owners = attachments.iter().filter_map(|(container, ifname)| {
+            Some(Self {
+                network: network.clone(),
+                container_id: ContainerId::new(container).ok()?,
+                ifname: LinkName::new(ifname).ok()?,
+            })
+        });
+        owners.map(|owner| owner.tag()).collect()
     }
 
     /// The owner a tag names; `None` for a hashed tag and for what is no tag.
@@ -122,6 +135,18 @@ mod tests {
         assert!(tag.len() <= 128);
         assert!(Owner::tag_is_of_network(&tag, &NetworkName::new("blue").unwrap()));
         assert!(!Owner::tag_is_of_network(&tag, &NetworkName::new("red").unwrap()));
+    }
+
+    #[test]
+    fn tags_of_a_list_are_those_of_its_owners() {
+        let long = "c".repeat(200);
+        let attachment = |container: &str| Attachment {
+            container_id: ContainerId::new(container).unwrap(),
+            ifname: LinkName::new("eth0").unwrap(),
+        };
+        let valid = ValidAttachments::from_attachments([attachment("c1"), attachment(&long)]);
+        let tags = Owner::tags(&NetworkName::new("blue").unwrap(), &valid);
+        assert_eq!(tags, BTreeSet::from([owner("blue", "c1").tag(), owner("blue", &long).tag()]));
     }
 
     #[test]

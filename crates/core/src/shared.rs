@@ -1,13 +1,14 @@
 //! Objects that attachments share: a bridge, its gateway address, a forwarding switch, a firewall table.
 //!
-//! Nobody owns them alone, so each has a register of its users: a directory with one empty file a user. Who finds a shared object missing
-//! makes it and notes what was there before; who leaves last removes it again, but only if it was made by us. That the directory of users
-//! is empty is found by rmdir(2), which is atomic and takes the same time for one user and for ten thousand.
+//! Nobody owns them alone, so each has a register, `/run/ferrule/shared/KIND/NAME`: a directory of users, and a note of what was there
+//! before the first of them came. Who finds a shared object missing writes that down and makes it; who leaves last removes it again, but
+//! only if it was made by us. That the directory of users is empty is found by rmdir(2), which is atomic and takes the same time for one
+//! user and for ten thousand.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use cni::ContainerId;
+use cni::NetworkName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,41 +21,66 @@ pub struct Shared {
     directory: PathBuf,
 }
 
-/// What can fail: the register, or the work done under its lock.
-pub type Outcome<E> = Result<(), E>;
+/// What is to be remembered of a shared object while it has users. Nobody else enters or leaves meanwhile.
+#[derive(Debug)]
+pub struct Note<'a, N> {
+    file: &'a mut LockedFile,
+    value: Option<N>,
+    first: bool,
+}
+
+impl<N: Serialize> Note<'_, N> {
+    /// What an earlier user has written, if it is still so.
+    pub fn get(&self) -> Option<&N> {
+        self.value.as_ref()
+    }
+
+    /// Whether nobody else is entered. A note is then that of a removal that failed or was cut short.
+    pub fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// Writes it down. To be called before the object is changed: whoever is killed in between has left what the last user needs.
+    pub fn set(&mut self, value: N) -> Result<(), StateError> {
+        self.file.append(&encode(&value))?;
+        self.value = Some(value);
+        Ok(())
+    }
+}
 
 impl Shared {
     /// The register of an object: its kind, and what names it. The name may contain anything.
     pub fn new(kind: &str, name: &str) -> Self {
-        // A short plain name is kept for people to read; others become a digest.
-        let plain = name.len() <= 60 && ContainerId::new(name).is_ok();
-        let file = if plain { name.to_owned() } else { format!("_{}", hex_digest(name, 32)) };
-        Self { directory: state::path(["shared", kind, &file]) }
+        Self { directory: state::path(["shared", kind, &file_name(name)]) }
     }
 
-    /// Enters a user, then makes sure of the object: `ensure` gets the note of who made it (`None` if nobody of us did) and returns the
-    /// note to keep. Nobody else enters or leaves meanwhile.
+    /// Enters a user, then makes sure of the object. What is to be known when the last user leaves is written into the note first.
     pub fn acquire<N, E>(
         &self,
         user: &User,
-        ensure: impl FnOnce(Option<N>) -> Result<Option<N>, E>,
+        ensure: impl FnOnce(&mut Note<'_, N>) -> Result<(), E>,
     ) -> Result<(), E>
     where
-        N: Serialize + DeserializeOwned + PartialEq + Clone,
+        N: Serialize + DeserializeOwned,
         E: From<StateError>,
     {
-        let mut note = self.lock()?;
+        let mut file = LockedFile::create(&self.directory.join("note"))?;
         let users = self.directory.join("users");
         state::make_directory(&users)?;
-        let file = users.join(&user.0);
-        fs::write(&file, b"").map_err(StateError::file("write", &file))?;
-        let before: Option<N> = decode(&note.read()?);
-        let after = ensure(before.clone())?;
-        if after != before {
-            note.clear()?;
-            note.append(&encode(after.as_ref()))?;
-        }
-        Ok(())
+        let entry = users.join(&user.file);
+        let first = Self::is_alone(&users, user)?;
+        fs::write(&entry, &user.owner).map_err(StateError::file("write", &entry))?;
+        let value = decode(&file.read()?);
+        ensure(&mut Note { file: &mut file, value, first })
+    }
+
+    /// Enters a user of an object whose name says that it is ours, so that there is nothing to remember.
+    pub fn enter<E: From<StateError>>(
+        &self,
+        user: &User,
+        ensure: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.acquire(user, |_: &mut Note<'_, ()>| ensure())
     }
 
     /// Removes a user. If it was the last, `dispose` gets the note and removes the object; if that fails, the note stays, and the next
@@ -68,12 +94,12 @@ impl Shared {
         N: DeserializeOwned,
         E: From<StateError>,
     {
-        let Some(mut note) = self.lock_existing()? else { return Ok(()) };
+        let Some(mut note) = LockedFile::open(&self.directory.join("note"))? else { return Ok(()) };
         let users = self.directory.join("users");
-        let file = users.join(&user.0);
-        match fs::remove_file(&file) {
+        let entry = users.join(&user.file);
+        match fs::remove_file(&entry) {
             Err(error) if !state::missing(&error) => {
-                return Err(StateError::file("remove", &file)(error).into());
+                return Err(StateError::file("remove", &entry)(error).into());
             }
             _ => {}
         }
@@ -86,6 +112,34 @@ impl Shared {
         Ok(())
     }
 
+    /// As [`Shared::release`], for what was entered by [`Shared::enter`].
+    pub fn leave<E: From<StateError>>(
+        &self,
+        user: &User,
+        dispose: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.release(user, |_: Option<()>| dispose())
+    }
+
+    /// Whether nobody but the user is entered. The first other name ends the search, however many there are.
+    fn is_alone(users: &Path, user: &User) -> Result<bool, StateError> {
+        let mut entries = fs::read_dir(users).map_err(StateError::file("list", users))?;
+        Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == user.file.as_str())))
+    }
+
+    /// Asks `dispose` if nobody is entered, even if there is no register: the state directory may be lost, and the object still there. It
+    /// has to see for itself that nobody uses it.
+    pub fn sweep<E: From<StateError>>(&self, dispose: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let note = LockedFile::create(&self.directory.join("note"))?;
+        match fs::remove_dir(self.directory.join("users")) {
+            Err(error) if !state::missing(&error) => return Ok(()),
+            _ => {}
+        }
+        dispose()?;
+        note.remove()?;
+        Ok(())
+    }
+
     /// Whether anybody is entered.
     pub fn is_used(&self) -> bool {
         fs::read_dir(self.directory.join("users")).is_ok_and(|mut users| users.next().is_some())
@@ -93,34 +147,135 @@ impl Shared {
 
     /// Whether the user is entered.
     pub fn has(&self, user: &User) -> bool {
-        self.directory.join("users").join(&user.0).exists()
+        self.directory.join("users").join(&user.file).exists()
     }
 
-    fn lock(&self) -> Result<LockedFile, StateError> {
-        LockedFile::create(&self.directory.join("note"))
+    /// The names of the objects of a kind that a user is entered for: where it has no record to say so.
+    pub fn entered(kind: &str, user: &User) -> Result<Vec<String>, StateError> {
+        let directory = state::path(["shared", kind]);
+        let files = state::names(&directory)?.into_iter();
+        let entered = files.filter(|file| directory.join(file).join("users").join(&user.file).exists());
+        Ok(entered.filter_map(|file| name_of_file(&file)).collect())
     }
 
-    fn lock_existing(&self) -> Result<Option<LockedFile>, StateError> {
-        LockedFile::open(&self.directory.join("note"))
+    /// The attachments to a network that are entered anywhere as users of a plugin.
+    pub fn owners(plugin: &str, network: &NetworkName) -> Result<Vec<Owner>, StateError> {
+        let root = state::path(["shared"]);
+        let mut owners: Vec<Owner> = Vec::new();
+        for kind in state::names(&root)? {
+            for object in state::names(&root.join(&kind))? {
+                owners.extend(owners_in(&root.join(&kind).join(object).join("users"), plugin, network)?);
+            }
+        }
+        owners.sort();
+        owners.dedup();
+        Ok(owners)
     }
+}
+
+fn owners_in(users: &Path, plugin: &str, network: &NetworkName) -> Result<Vec<Owner>, StateError> {
+    let of_plugin = |file: &String| file.rsplit_once('.').is_some_and(|(_, suffix)| suffix == plugin);
+    let files = state::names(users)?.into_iter().filter(of_plugin);
+    // One that can't be read has left meanwhile.
+    let owners = files.filter_map(|file| fs::read(users.join(file)).ok()).filter_map(|bytes| decode(&bytes));
+    Ok(owners.filter(|owner: &Owner| owner.network == *network).collect())
+}
+
+/// The longest file name; the file system's limit is 255 bytes.
+const NAME_LIMIT: usize = 200;
+
+/// A name as a file name that can be read, and turned back: what is not plain is written as `%` and two hexadecimal digits. A very long
+/// one becomes two `%` and a digest, which can't be.
+fn file_name(name: &str) -> String {
+    let mut file = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        // A leading dot is not plain: `.` and `..` are no names of files.
+        let plain =
+            byte.is_ascii_alphanumeric() || b"-_:".contains(&byte) || (byte == b'.' && !file.is_empty());
+        if plain {
+            file.push(char::from(byte));
+        } else {
+            file.push('%');
+            file.extend([byte >> 4, byte & 15].map(hex_digit));
+        }
+    }
+    if file.len() <= NAME_LIMIT { file } else { format!("%%{}", hex_digest(name, 32)) }
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble), 16).unwrap_or('0')
+}
+
+fn name_of_file(file: &str) -> Option<String> {
+    let mut pieces = file.split('%');
+    let mut bytes: Vec<u8> = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
+        bytes.extend(piece.get(2..)?.as_bytes());
+    }
+    let name = String::from_utf8(bytes).ok()?;
+    (file_name(&name) == file).then_some(name)
 }
 
 /// A user of a shared object: one attachment's part of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User(String);
+pub struct User {
+    file: String,
+    owner: Vec<u8>,
+}
 
 impl User {
     /// The user that an owner and a plugin are.
     pub fn new(owner: &Owner, plugin: &str) -> Self {
-        Self(format!("{}.{plugin}", hex_digest(&owner.to_string(), 40)))
+        Self { file: format!("{}.{plugin}", hex_digest(&owner.to_string(), 40)), owner: encode(owner) }
     }
 }
 
-fn encode<N: Serialize>(note: Option<&N>) -> Vec<u8> {
-    note.and_then(|note| serde_json::to_vec(note).ok()).unwrap_or_default()
+fn encode<N: Serialize>(value: &N) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
-/// A note that can't be read is none: then the object counts as somebody else's, and is left alone.
+/// The last whole line. A note that can't be read is none: then the object counts as somebody else's, and is left alone.
 fn decode<N: DeserializeOwned>(bytes: &[u8]) -> Option<N> {
-    serde_json::from_slice(bytes).ok()
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    serde_json::from_slice(lines.next_back()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_again_in_its_file_name() {
+        for (name, file) in [
+            ("cni0", "cni0"),
+            ("cni0.100", "cni0.100"),
+            ("cni0 10.88.0.1/16", "cni0%2010.88.0.1%2f16"),
+            ("cni0 fd00::1/64", "cni0%20fd00::1%2f64"),
+            ("..", "%2e."),
+            ("a%2fb", "a%252fb"),
+            ("br-ü", "br-%c3%bc"),
+        ] {
+            assert_eq!(file_name(name), file);
+            assert_eq!(name_of_file(file).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_long_name_becomes_a_digest() {
+        let file = file_name(&"x".repeat(300));
+        assert_eq!(file.len(), 34);
+        assert_eq!(name_of_file(&file), None);
+    }
+
+    #[test]
+    fn the_last_whole_line_of_a_note_counts() {
+        assert_eq!(decode::<u32>(b""), None);
+        assert_eq!(decode::<u32>(b"1\n"), Some(1));
+        assert_eq!(decode::<u32>(b"1\n2\n"), Some(2));
+        assert_eq!(decode::<u32>(b"1\n2"), Some(1), "2 is the beginning of 23, perhaps");
+        assert_eq!(decode::<u32>(b"1\nx\n"), None);
+    }
 }

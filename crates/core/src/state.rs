@@ -65,11 +65,14 @@ impl StateError {
 
 /// Makes a directory and its parents, for root only.
 pub(crate) fn make_directory(path: &Path) -> Result<(), StateError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(StateError::file("create directory", path))
+    let mut attempts = 0;
+    loop {
+        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            // A parent that was empty has been pruned by somebody else between two steps of this.
+            Err(error) if error.kind() == ErrorKind::NotFound && attempts < 1000 => attempts += 1,
+            other => return other.map_err(StateError::file("create directory", path)),
+        }
+    }
 }
 
 /// Removes a directory if it is empty, and then its parents likewise, up to and including [`ROOT`].

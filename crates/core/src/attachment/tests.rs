@@ -9,6 +9,16 @@ fn a_record_cut_short_keeps_its_whole_lines() {
     let text = format!("{HEADER}\n{LEASE}\n{}", &LEASE[..20]);
     let record = Record::parse(text.as_bytes()).unwrap();
     assert_eq!(record.resources, [Resource::Lease(Lease { kind: "host-local".to_owned() })]);
+    assert!(record.damaged, "what the half line names may have been made");
+    let whole = Record::parse(format!("{HEADER}\n{LEASE}\n").as_bytes()).unwrap();
+    assert_eq!((whole.resources.len(), whole.damaged), (1, false));
+}
+
+#[test]
+fn a_line_that_is_damaged_does_not_hide_those_after_it() {
+    let text = format!("{HEADER}\n{{\"resource\":\"teleport\"}}\n{LEASE}\n");
+    let record = Record::parse(text.as_bytes()).unwrap();
+    assert_eq!((record.resources.len(), record.damaged), (1, true));
 }
 
 #[test]

@@ -152,10 +152,7 @@ impl Firewall for Firewalld {
     fn ensure(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError> {
         let user = User::new(owner, self.plugin);
         for entry in forwards(entries)? {
-            register(entry).acquire(&user, |_: Option<bool>| {
-                self.add(&entry.zone, &source(entry.address))?;
-                Ok::<_, FirewallError>(Some(true))
-            })?;
+            register(entry).enter(&user, || self.add(&entry.zone, &source(entry.address)))?;
         }
         Ok(())
     }
@@ -181,7 +178,7 @@ impl Firewall for Firewalld {
             let entered = register.has(&user);
             let mut delete =
                 || if running { self.delete(&entry.zone, &source(entry.address)) } else { Ok(()) };
-            register.release(&user, |_: Option<bool>| delete())?;
+            register.leave(&user, &mut delete)?;
             if !entered && !register.is_used() {
                 delete()?;
             }

@@ -54,8 +54,7 @@ impl Netlink {
 
     /// A socket in another namespace: opened by a thread that enters it and ends there, so that no thread is left in the wrong one.
     pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
-        let socket =
-            netns.run(open_socket).map_err(|error| NetlinkError::Open { source: io::Error::other(error) })?;
+        let socket = netns.run(open_socket).map_err(|error| NetlinkError::Open { source: error.into() })?;
         socket.map(Self::from_socket).map_err(|source| NetlinkError::Open { source })
     }
 

@@ -42,6 +42,11 @@ impl MacAddress {
         }
         Self(bytes)
     }
+
+    /// Whether an interface may have it: neither a group's nor all zeros (the kernel refuses both).
+    pub fn is_unicast(&self) -> bool {
+        self.0.first().is_some_and(|first| first & 1 == 0) && self.0 != [0; 6]
+    }
 }
 
 impl Serialize for MacAddress {
@@ -229,10 +234,11 @@ impl Netlink {
         })
     }
 
-    /// Makes a veth pair with both ends in this namespace.
+    /// Makes a veth pair with both ends in this namespace, and gives one of them an address.
     pub fn create_local_veth(
         &mut self,
         one: &LinkName,
+        mac: Option<MacAddress>,
         other: &LinkName,
         mtu: Option<u32>,
     ) -> Result<(), NetlinkError> {
@@ -243,6 +249,7 @@ impl Netlink {
             message
         });
         let [message, peer] = &mut ends;
+        message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         let data = InfoData::Veth(InfoVeth::Peer(std::mem::take(peer)));
         message
             .attributes

@@ -3,14 +3,15 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_link, same};
+use super::{Lifecycle, host_link, is_shared, mark_shared, same};
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::{BridgeSettings, Link, LinkChange, MacAddress, PortSettings, VlanRange};
-use crate::shared::Shared;
+use crate::netlink::{BridgeSettings, Link, LinkChange, MacAddress, Netlink, PortSettings, VlanRange};
+use crate::shared::{Note, Shared};
 use crate::sysctl::Key;
 
-/// A bridge as declared: made if it is missing, changed where it is not as described, removed with its last port if it was made here.
+/// A bridge as declared: made if it is missing, changed where it is not as described. With its last user it goes again if it was made here,
+/// and else becomes what it was before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bridge {
@@ -25,18 +26,48 @@ pub struct Bridge {
     /// Promiscuous mode; false leaves it.
     #[serde(default)]
     pub promiscuous: bool,
+    /// This host is the router of its network: it takes no other's advertisements; false leaves it. A bridge made here never does.
+    #[serde(default)]
+    pub router: bool,
 }
 
-/// The note of a bridge: it was made here.
+/// The note of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Made {
-    index: u32,
+#[serde(rename_all = "camelCase")]
+enum Origin {
+    /// It was made here, with this address.
+    Made(MacAddress),
+    /// It was there, and this was changed.
+    Found(Before),
+}
+
+/// What was changed of a bridge that was there: the values it had. What is `None` was not changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Before {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    up: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    promiscuous: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vlan_filtering: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accept_ra: Option<String>,
 }
 
 impl Bridge {
-    fn shared(&self) -> Shared {
-        Shared::new("bridge", self.name.as_str())
+    /// A bridge of which nothing is asked.
+    pub fn new(name: LinkName) -> Self {
+        Self { name, mtu: None, vlan_filtering: false, promiscuous: false, router: false }
     }
+
+    fn shared(&self) -> Shared {
+        Shared::new(Self::REGISTER, self.name.as_str())
+    }
+
+    pub(super) const REGISTER: &str = "bridge";
 
     fn find(&self, host: &mut Host<'_>) -> Result<Option<Link>, Error> {
         let Some(link) = host.netlink()?.link(self.name.as_str())? else { return Ok(None) };
@@ -47,25 +78,38 @@ impl Bridge {
         Err(Error::Kind { name: self.name.to_string(), found, wanted: "bridge" })
     }
 
-    fn create(&self, host: &mut Host<'_>) -> Result<Link, Error> {
+    fn accept_ra(&self) -> Key {
+        Key::of_interface("ipv6", &self.name, "accept_ra")
+    }
+
+    /// The link-local address is what the host asks for its neighbours from when it forwards a packet. It is made of an address that was
+    /// made up here, so there is no duplicate to be detected, and no second or two to be lost.
+    fn accept_dad(&self) -> Key {
+        Key::of_interface("ipv6", &self.name, "accept_dad")
+    }
+
+    fn create(&self, host: &mut Host<'_>, note: &mut Note<'_, Origin>) -> Result<Link, Error> {
+        // An address that is set stays; otherwise it would follow the lowest of the ports, and neighbours' ARP entries go stale.
+        let mac = MacAddress::random();
+        note.set(Origin::Made(mac))?;
         let settings = BridgeSettings {
             mtu: self.mtu,
-            // An address that is set stays; otherwise it would follow the lowest of the ports, and neighbours' ARP entries go stale.
-            mac: Some(MacAddress::random()),
+            mac: Some(mac),
             vlan_filtering: self.vlan_filtering.then_some(true),
         };
         host.netlink()?.create_bridge(&self.name, &settings)?;
-        // Before it is up: a container must not become the host's router (CVE-2020-10749).
-        Key::of_interface("ipv6", &self.name, "accept_ra").write_if_present("0")?;
-        // The kernel solicits neighbours for what it forwards from the link-local address only, and not while that is tentative
-        // (`ndisc_send_ns`): for its first second or two, nobody outside would reach the bridge's containers over IPv6.
-        Key::of_interface("ipv6", &self.name, "accept_dad").write_if_present("0")?;
         host_link(host, self.name.as_str())
     }
 
-    fn adjust(&self, host: &mut Host<'_>, link: &Link) -> Result<(), Error> {
-        if self.vlan_filtering && link.vlan_filtering != Some(true) {
-            host.netlink()?.set_vlan_filtering(link.index, &self.name, true)?;
+    fn adjust(&self, host: &mut Host<'_>, link: &Link, note: &mut Note<'_, Origin>) -> Result<(), Error> {
+        let mut before = match note.get() {
+            Some(Origin::Found(before)) => Some(before.clone()),
+            _ => None,
+        };
+        let known = before.clone();
+        if before.is_none() && !is_shared(link) {
+            mark_shared(host, link)?;
+            self.accept_dad().write_if_present("0")?;
         }
         let change = LinkChange {
             up: (!link.up).then_some(true),
@@ -73,20 +117,71 @@ impl Bridge {
             promiscuous: (self.promiscuous && !link.promiscuous).then_some(true),
             ..LinkChange::default()
         };
+        let filter = self.vlan_filtering && link.vlan_filtering != Some(true);
+        let refuses = self.router || before.is_none();
+        let accept_ra = self.accept_ra().read().ok().filter(|value| refuses && value != "0");
+        if let Some(before) = &mut before {
+            before.up = before.up.or(change.up.map(|_| link.up));
+            before.mtu = before.mtu.or(change.mtu.map(|_| link.mtu));
+            before.promiscuous = before.promiscuous.or(change.promiscuous.map(|_| link.promiscuous));
+            before.vlan_filtering = before.vlan_filtering.or(filter.then_some(false));
+            before.accept_ra = before.accept_ra.clone().or_else(|| accept_ra.clone());
+        }
+        if before != known {
+            before.map_or(Ok(()), |before| note.set(Origin::Found(before)))?;
+        }
+        if accept_ra.is_some() {
+            // Before it is up: a container must not become the host's router (CVE-2020-10749).
+            self.accept_ra().write_if_present("0")?;
+        }
+        if filter {
+            host.netlink()?.set_vlan_filtering(link.index, &self.name, true)?;
+        }
         if change != LinkChange::default() {
             host.netlink()?.change_link(link.index, &link.name, &change)?;
         }
         Ok(())
     }
 
-    /// Deletes the bridge unless somebody else uses it by now.
-    fn dispose(&self, host: &mut Host<'_>, made: &Made) -> Result<(), Error> {
-        let Some(link) = host.netlink()?.link(self.name.as_str())? else { return Ok(()) };
-        let ports = host.netlink()?.links()?.iter().any(|port| port.master == Some(link.index));
-        if link.kind != "bridge" || link.index != made.index || ports {
+    /// After the last user: the bridge is deleted if it was made here, and nobody else uses it by now.
+    fn dispose(&self, netlink: &mut Netlink, origin: Option<Origin>) -> Result<(), Error> {
+        let Some(link) = netlink.link(self.name.as_str())?.filter(|link| link.kind == "bridge") else {
             return Ok(());
+        };
+        let has_ports = netlink.links()?.iter().any(|port| port.master == Some(link.index));
+        match origin {
+            Some(Origin::Found(before)) => self.restore(netlink, &link, &before, has_ports),
+            Some(Origin::Made(mac)) if !has_ports && (is_shared(&link) || link.mac == mac.to_string()) => {
+                Ok(netlink.delete_link(link.index, &link.name)?)
+            }
+            _ => Ok(()),
         }
-        Ok(host.netlink()?.delete_link(link.index, &link.name)?)
+    }
+
+    fn restore(
+        &self,
+        netlink: &mut Netlink,
+        link: &Link,
+        before: &Before,
+        has_ports: bool,
+    ) -> Result<(), Error> {
+        let change = LinkChange {
+            // Ports of somebody else's have come meanwhile; to them it is of use.
+            up: before.up.filter(|_| !has_ports),
+            mtu: before.mtu,
+            promiscuous: before.promiscuous,
+            ..LinkChange::default()
+        };
+        if change != LinkChange::default() {
+            netlink.change_link(link.index, &link.name, &change)?;
+        }
+        if let Some(on) = before.vlan_filtering {
+            netlink.set_vlan_filtering(link.index, &self.name, on)?;
+        }
+        if let Some(value) = &before.accept_ra {
+            self.accept_ra().write_if_present(value)?;
+        }
+        Ok(())
     }
 }
 
@@ -94,17 +189,24 @@ impl Lifecycle for Bridge {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         // Looked at before the lock, so that a name held by something else leaves no trace.
         self.find(host)?;
-        self.shared().acquire(&host.user(), |note: Option<Made>| {
-            let (link, note) = if let Some(link) = self.find(host)? {
-                let note = note.filter(|made| made.index == link.index);
-                (link, note)
-            } else {
-                let link = self.create(host)?;
-                let made = Made { index: link.index };
-                (link, Some(made))
+        self.shared().acquire(&host.user(), |note: &mut Note<'_, Origin>| {
+            let link = match self.find(host)? {
+                None => self.create(host, note)?,
+                Some(link) => {
+                    let ours = match note.get() {
+                        Some(Origin::Made(mac)) => is_shared(&link) || link.mac == mac.to_string(),
+                        Some(Origin::Found(_)) => true,
+                        None => false,
+                    };
+                    if !ours {
+                        // One that bears our mark was made here, though nobody remembers.
+                        let mac = link.mac.parse().ok().filter(|_| is_shared(&link));
+                        note.set(mac.map_or(Origin::Found(Before::default()), Origin::Made))?;
+                    }
+                    link
+                }
             };
-            self.adjust(host, &link)?;
-            Ok::<_, Error>(note)
+            self.adjust(host, &link, note)
         })
     }
 
@@ -125,11 +227,21 @@ impl Lifecycle for Bridge {
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.shared().release(&host.user(), |note: Option<Made>| match note {
-            Some(made) => self.dispose(host, &made),
-            None => Ok(()),
-        })
+        self.shared().release(&host.user(), |note: Option<Origin>| self.dispose(host.netlink()?, note))
     }
+}
+
+/// Deletes a bridge that bears our mark, that no register knows, and that nobody uses: what remains where the state directory was lost.
+pub fn sweep_bridge(netlink: &mut Netlink, name: LinkName) -> Result<(), Error> {
+    let bridge = Bridge::new(name);
+    let find = |netlink: &mut Netlink| netlink.link(bridge.name.as_str()).map(|link| link.filter(is_shared));
+    if find(netlink)?.is_none() {
+        return Ok(());
+    }
+    bridge.shared().sweep(|| match find(netlink)? {
+        Some(link) => bridge.dispose(netlink, link.mac.parse().ok().map(Origin::Made)),
+        None => Ok(()),
+    })
 }
 
 /// A VLAN id, 1 to 4094.

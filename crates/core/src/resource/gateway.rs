@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{Lifecycle, host_link, same};
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::{LinkChange, VlanRange};
-use crate::shared::Shared;
+use crate::netlink::{Link, NetlinkError};
+use crate::shared::{Note, Shared};
 use crate::sysctl::Key;
 
 /// A gateway address on a link of the host. IPv6 addresses are used at once, without duplicate address detection.
@@ -27,11 +27,30 @@ pub struct Gateway {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Added {
     index: u32,
+    /// What it replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<Replaced>,
+}
+
+/// An address that another had to make way for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Replaced {
+    address: Cidr,
+    /// It was a gateway of ours; else an administrator's.
+    gateway: bool,
 }
 
 impl Gateway {
+    pub(super) const REGISTER: &str = "gateway";
+
     fn shared(&self) -> Shared {
-        Shared::new("gateway", &format!("{} {}", self.link, self.address))
+        Shared::new(Self::REGISTER, &format!("{} {}", self.link, self.address))
+    }
+
+    /// The gateway that a register is named after.
+    pub(super) fn of_register(name: &str) -> Option<Self> {
+        let (link, address) = name.split_once(' ')?;
+        Some(Self { link: LinkName::new(link).ok()?, address: address.parse().ok()?, force: false })
     }
 
     /// The rule of the Go suite: of IPv4 one address only, of IPv6 none whose subnet overlaps.
@@ -40,37 +59,77 @@ impl Gateway {
             && *other != self.address
             && (self.address.is_ipv4() || (other.overlaps(&self.address) && !link_local(other)))
     }
+
+    /// A gateway address of ours, or an administrator's.
+    fn of(&self, address: Cidr) -> Replaced {
+        let gateway = Self { link: self.link.clone(), address, force: false };
+        Replaced { address, gateway: gateway.shared().is_used() }
+    }
+
+    fn add(&self, host: &mut Host<'_>, link: &Link, replaced: &[Replaced]) -> Result<(), Error> {
+        let netlink = host.netlink()?;
+        for other in replaced {
+            tolerate_missing(netlink.delete_address(link.index, &link.name, &other.address))?;
+        }
+        if !self.address.is_ipv4() {
+            // A host that has IPv6 disabled by default can still have it on this link, where it is asked for.
+            Key::of_interface("ipv6", &self.link, "disable_ipv6").write_if_present("0")?;
+        }
+        Ok(netlink.add_address(link.index, &link.name, &self.address, false)?)
+    }
+
+    /// After the last user: what it replaced comes back, unless that was a gateway that nobody needs any more.
+    fn dispose(&self, host: &mut Host<'_>, added: &Added) -> Result<(), Error> {
+        let Some(link) = host.netlink()?.link(self.link.as_str())? else { return Ok(()) };
+        if link.index != added.index {
+            return Ok(());
+        }
+        let netlink = host.netlink()?;
+        tolerate_missing(netlink.delete_address(link.index, &link.name, &self.address))?;
+        for other in &added.replaced {
+            if other.gateway && !self.of(other.address).gateway {
+                continue;
+            }
+            match netlink.add_address(link.index, &link.name, &other.address, false) {
+                Err(error) if error.is_exists() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
 }
 
 fn link_local(cidr: &Cidr) -> bool {
     matches!(cidr.address(), std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
+fn tolerate_missing(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    match result {
+        Err(error) if error.is_missing() => Ok(()),
+        other => other,
+    }
+}
+
 impl Lifecycle for Gateway {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.shared().acquire(&host.user(), |note: Option<Added>| {
+        self.shared().acquire(&host.user(), |note: &mut Note<'_, Added>| {
             let link = host_link(host, self.link.as_str())?;
-            let netlink = host.netlink()?;
-            let present = netlink.addresses(link.index)?;
+            let present = host.netlink()?.addresses(link.index)?;
             if present.iter().any(|address| address.cidr == self.address) {
-                return Ok::<_, Error>(note.filter(|added| added.index == link.index));
+                return Ok::<_, Error>(());
             }
-            for other in present.iter().filter(|other| self.in_the_way(&other.cidr)) {
-                if !self.force {
-                    return Err(Error::OtherAddress {
-                        link: self.link.to_string(),
-                        wanted: self.address.to_string(),
-                        found: other.cidr.to_string(),
-                    });
-                }
-                netlink.delete_address(link.index, &link.name, &other.cidr)?;
+            let others: Vec<Cidr> =
+                present.iter().map(|other| other.cidr).filter(|other| self.in_the_way(other)).collect();
+            if let (Some(other), false) = (others.first(), self.force) {
+                return Err(Error::OtherAddress {
+                    link: self.link.to_string(),
+                    wanted: self.address.to_string(),
+                    found: other.to_string(),
+                });
             }
-            if !self.address.is_ipv4() {
-                // A host that has IPv6 disabled by default can still have it on this link, where it is asked for.
-                Key::of_interface("ipv6", &self.link, "disable_ipv6").write_if_present("0")?;
-            }
-            netlink.add_address(link.index, &link.name, &self.address, false)?;
-            Ok(Some(Added { index: link.index }))
+            let replaced: Vec<Replaced> = others.into_iter().map(|other| self.of(other)).collect();
+            note.set(Added { index: link.index, replaced: replaced.clone() })?;
+            self.add(host, &link, &replaced)
         })
     }
 
@@ -86,112 +145,9 @@ impl Lifecycle for Gateway {
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.shared().release(&host.user(), |note: Option<Added>| {
-            let Some(added) = note else { return Ok(()) };
-            let Some(link) = host.netlink()?.link(self.link.as_str())? else { return Ok(()) };
-            if link.index != added.index {
-                return Ok(());
-            }
-            match host.netlink()?.delete_address(link.index, &link.name, &self.address) {
-                Err(error) if error.is_missing() => Ok(()),
-                other => Ok(other?),
-            }
-        })
-    }
-}
-
-/// An interface of the host in one VLAN of a bridge: a veth pair of which one end is a port of the bridge in that VLAN, and the other,
-/// `BRIDGE.VLAN`, carries the gateway address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VlanGateway {
-    /// The bridge.
-    pub bridge: LinkName,
-    /// The interface, `BRIDGE.VLAN`.
-    pub name: LinkName,
-    /// The end that is a port.
-    pub port: LinkName,
-    /// The VLAN.
-    pub vlan: u16,
-    /// MTU in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// Keep the VLANs that a new port has from the start.
-    #[serde(default)]
-    pub keep_default_vlan: bool,
-}
-
-impl VlanGateway {
-    fn shared(&self) -> Shared {
-        Shared::new("vlan-gateway", self.name.as_str())
-    }
-
-    fn create(&self, host: &mut Host<'_>) -> Result<u32, Error> {
-        let bridge = host_link(host, self.bridge.as_str())?;
-        host.netlink()?.create_local_veth(&self.name, &self.port, self.mtu)?;
-        for name in [&self.name, &self.port] {
-            Key::of_interface("ipv6", name, "accept_ra").write_if_present("0")?;
-        }
-        let port = host_link(host, self.port.as_str())?;
-        let netlink = host.netlink()?;
-        netlink.change_link(
-            port.index,
-            &port.name,
-            &LinkChange { master: Some(bridge.index), ..LinkChange::default() },
-        )?;
-        if !self.keep_default_vlan {
-            let present = netlink.port_vlans(port.index, &self.port)?;
-            let surplus: Vec<VlanRange> = present
-                .iter()
-                .filter(|vlan| vlan.id != self.vlan)
-                .map(|vlan| VlanRange { first: vlan.id, last: vlan.id, pvid: false, untagged: false })
-                .collect();
-            if !surplus.is_empty() {
-                netlink.delete_port_vlans(port.index, &self.port, &surplus)?;
-            }
-        }
-        let range = VlanRange { first: self.vlan, last: self.vlan, pvid: true, untagged: true };
-        netlink.add_port_vlans(port.index, &self.port, &[range])?;
-        netlink.change_link(
-            port.index,
-            &port.name,
-            &LinkChange { up: Some(true), ..LinkChange::default() },
-        )?;
-        let link = host_link(host, self.name.as_str())?;
-        host.netlink()?.change_link(
-            link.index,
-            &link.name,
-            &LinkChange { up: Some(true), ..LinkChange::default() },
-        )?;
-        Ok(link.index)
-    }
-}
-
-impl Lifecycle for VlanGateway {
-    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.shared().acquire(&host.user(), |note: Option<Added>| {
-            match host.netlink()?.link(self.name.as_str())? {
-                Some(link) if link.kind == "veth" => Ok(note.filter(|added| added.index == link.index)),
-                Some(link) => Err(Error::Kind { name: link.name, found: link.kind, wanted: "veth" }),
-                None => self.create(host).map(|index| Some(Added { index })),
-            }
-        })
-    }
-
-    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = host_link(host, self.name.as_str())?;
-        same(|| format!("state of {}", self.name), &"up", &if link.up { "up" } else { "down" })
-    }
-
-    fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.shared().release(&host.user(), |note: Option<Added>| {
-            let Some(added) = note else { return Ok(()) };
-            match host.netlink()?.link(self.name.as_str())? {
-                Some(link) if link.index == added.index => {
-                    Ok(host.netlink()?.delete_link(link.index, &link.name)?)
-                }
-                _ => Ok(()),
-            }
+        self.shared().release(&host.user(), |note: Option<Added>| match note {
+            Some(added) => self.dispose(host, &added),
+            None => Ok(()),
         })
     }
 }

@@ -168,8 +168,10 @@ fn serves(present: &RouteEntry, wanted: &RouteEntry) -> bool {
     // Routes with several next hops show none of them here; a later plugin may have joined ours with another.
     let gateway =
         |present: Option<IpAddr>| present.is_none() || wanted.gateway.is_none() || present == wanted.gateway;
+    // A later plugin may have moved the routes to a table of the interface's own (source based routing).
+    let table = wanted.table.is_none() || present.effective_table() == wanted.effective_table();
     present.dst == wanted.dst.network()
-        && present.effective_table() == wanted.effective_table()
+        && table
         && gateway(present.gateway)
         && given(wanted.priority, present.priority)
         && given(wanted.mtu, present.mtu)

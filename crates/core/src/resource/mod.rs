@@ -3,10 +3,13 @@
 //! Each is small data that can be written down, and knows how to make sure of itself, verify itself and remove itself. Making sure of what
 //! is there already changes nothing; removing what is not there succeeds; nothing that belongs to another owner is ever removed.
 
+use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::netlink::{Link, LinkChange};
+use crate::shared::Shared;
 
 mod backup;
 mod bridge;
@@ -18,17 +21,19 @@ mod rules;
 mod setting;
 mod switch;
 mod veth;
+mod vlan_gateway;
 
 pub use backup::Backup;
-pub use bridge::{Bridge, BridgePort, VlanId, VlanTrunk};
+pub use bridge::{Bridge, BridgePort, VlanId, VlanTrunk, sweep_bridge};
 pub use flows::forget_container;
-pub use gateway::{Gateway, VlanGateway};
+pub use gateway::Gateway;
 pub use interface::Interface;
 pub use lease::Lease;
 pub use rules::Rules;
 pub use setting::{LinkProperty, Setting, SysctlSetting};
 pub use switch::{Forwarding, LocalRouting};
-pub use veth::{VethPair, collect_pairs, remove_container_link};
+pub use veth::{VethPair, collect_pairs, free_host_end, remove_unrecorded_veth};
+pub use vlan_gateway::VlanGateway;
 
 /// How a kind of resource comes, stays and goes.
 pub trait Lifecycle {
@@ -144,18 +149,63 @@ fn same<T: PartialEq + std::fmt::Display>(
 }
 
 /// A link on the host that must be there.
-fn host_link(host: &mut Host<'_>, name: &str) -> Result<crate::netlink::Link, Error> {
+fn host_link(host: &mut Host<'_>, name: &str) -> Result<Link, Error> {
     host.netlink()?
         .link(name)?
         .ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
 }
 
 /// A link in the container that must be there.
-fn container_link(
-    host: &mut Host<'_>,
-    name: &str,
-    operation: &'static str,
-) -> Result<crate::netlink::Link, Error> {
+fn container_link(host: &mut Host<'_>, name: &str, operation: &'static str) -> Result<Link, Error> {
     let found = host.need_container(operation)?.netlink()?.link(name)?;
     found.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "in the container" })
+}
+
+/// The alias of a link that attachments share.
+const SHARED_ALIAS: &str = "ferrule (shared)";
+
+/// Whether a link bears the mark of those that were made here and are shared.
+fn is_shared(link: &Link) -> bool {
+    link.alias == SHARED_ALIAS
+}
+
+/// Marks a link, so that it is known as made here even if the state directory is lost.
+fn mark_shared(host: &mut Host<'_>, link: &Link) -> Result<(), Error> {
+    let change = LinkChange { alias: Some(SHARED_ALIAS.to_owned()), ..LinkChange::default() };
+    Ok(host.netlink()?.change_link(link.index, &link.name, &change)?)
+}
+
+/// The registers of shared resources, in the order of removal: a bridge is deleted once nothing is on it.
+const REGISTERS: [&str; 5] = [
+    LocalRouting::REGISTER,
+    Forwarding::REGISTER,
+    Gateway::REGISTER,
+    VlanGateway::REGISTER,
+    Bridge::REGISTER,
+];
+
+/// The shared resource that a register is about, as far as its name tells: enough to remove it.
+fn of_register(kind: &str, name: &str) -> Option<Resource> {
+    Some(match kind {
+        LocalRouting::REGISTER => LocalRouting { link: LinkName::new(name).ok()? }.into(),
+        Forwarding::REGISTER => Forwarding::of_register(name).into(),
+        Gateway::REGISTER => Gateway::of_register(name)?.into(),
+        VlanGateway::REGISTER => VlanGateway::of_register(name)?.into(),
+        Bridge::REGISTER => Bridge::new(LinkName::new(name).ok()?).into(),
+        _ => return None,
+    })
+}
+
+/// Removes what a user is entered for in registers, where there is no record that lists it.
+pub fn remove_registered(host: &mut Host<'_>) -> Vec<Error> {
+    let mut failures = Vec::new();
+    for kind in REGISTERS {
+        let entered = Shared::entered(kind, &host.user()).unwrap_or_else(|error| {
+            failures.push(error.into());
+            Vec::new()
+        });
+        let resources = entered.iter().filter_map(|name| of_register(kind, name));
+        failures.extend(resources.filter_map(|resource| resource.remove(host).err()));
+    }
+    failures
 }

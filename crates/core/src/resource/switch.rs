@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Lifecycle, same};
 use crate::error::Error;
 use crate::host::Host;
-use crate::shared::Shared;
+use crate::shared::{Note, Shared};
 use crate::sysctl::Key;
 
 /// The note of a switch: what it was before.
@@ -16,13 +16,16 @@ struct Before {
 }
 
 fn turn_on(shared: &Shared, key: &Key, host: &Host<'_>) -> Result<(), Error> {
-    shared.acquire(&host.user(), |note: Option<Before>| {
+    shared.acquire(&host.user(), |note: &mut Note<'_, Before>| {
         let value = key.read()?;
         if value == "1" {
-            return Ok(note);
+            return Ok::<_, Error>(());
         }
-        key.write("1")?;
-        Ok::<_, Error>(Some(note.unwrap_or(Before { value })))
+        // Somebody has turned it off meanwhile; what it was before the first user is still what it goes back to.
+        if note.is_first() || note.get().is_none() {
+            note.set(Before { value })?;
+        }
+        Ok(key.write("1")?)
     })
 }
 
@@ -50,8 +53,14 @@ impl Forwarding {
         Ok(Key::new(if self.ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" })?)
     }
 
+    pub(super) const REGISTER: &str = "forwarding";
+
     fn shared(&self) -> Shared {
-        Shared::new("forwarding", if self.ipv4 { "ipv4" } else { "ipv6" })
+        Shared::new(Self::REGISTER, if self.ipv4 { "ipv4" } else { "ipv6" })
+    }
+
+    pub(super) fn of_register(name: &str) -> Self {
+        Self { ipv4: name == "ipv4" }
     }
 }
 
@@ -83,8 +92,10 @@ impl LocalRouting {
         Key::of_interface("ipv4", &self.link, "route_localnet")
     }
 
+    pub(super) const REGISTER: &str = "route-localnet";
+
     fn shared(&self) -> Shared {
-        Shared::new("route-localnet", self.link.as_str())
+        Shared::new(Self::REGISTER, self.link.as_str())
     }
 }
 

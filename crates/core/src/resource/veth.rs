@@ -29,6 +29,23 @@ pub struct VethPair {
     pub mac: Option<MacAddress>,
 }
 
+/// A name for the host's end: the owner's, unless a link of somebody else's has it.
+pub fn free_host_end(host: &mut Host<'_>) -> Result<LinkName, Error> {
+    const ATTEMPTS: u32 = 8;
+    let mine = host.owner().alias();
+    for attempt in 0..ATTEMPTS {
+        let Some(name) = host.owner().host_veth_name(attempt) else { continue };
+        match host.link(name.as_str())? {
+            Some(link) if link.alias != mine => {}
+            _ => return Ok(name),
+        }
+    }
+    Err(Error::Exists {
+        what: format!("each of {ATTEMPTS} names for the host's end of {}", host.owner()),
+        hint: "remove links named veth and eight digits that nobody uses",
+    })
+}
+
 impl VethPair {
     fn taken(&self, host: &mut Host<'_>) -> Result<Error, Error> {
         let inside =
@@ -48,6 +65,10 @@ impl VethPair {
 impl Lifecycle for VethPair {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let alias = host.owner().alias();
+        if let Some(left) = host.link(self.host.as_str())?.filter(|link| link.alias == alias) {
+            // An earlier attachment of this name, of which nothing else is known.
+            host.netlink()?.delete_link(left.index, &left.name)?;
+        }
         let netns = host.need_container("create its interface")?.duplicate()?;
         let spec = VethPairSpec {
             host: &self.host,
@@ -88,34 +109,55 @@ impl Lifecycle for VethPair {
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let alias = host.owner().alias();
-        let Some(link) = host.netlink()?.link(self.host.as_str())? else { return Ok(()) };
+        let Some(link) = host.link(self.host.as_str())? else {
+            // Renamed, or moved to another namespace: the pair goes with either end.
+            return remove_container_link(host, &self.container);
+        };
         // Without an alias it was made, and the plugin killed before it could write one.
-        if link.kind != "veth" || !(link.alias.is_empty() || link.alias == alias) {
+        if link.kind != "veth" || !(link.alias.is_empty() || link.alias == host.owner().alias()) {
             return Ok(());
         }
         Ok(host.netlink()?.delete_link(link.index, &link.name)?)
     }
 }
 
-/// Deletes the container's interface, whoever made it: for attachments without a record. Its peer on the host goes with it.
-pub fn remove_container_link(host: &mut Host<'_>, name: &LinkName) -> Result<(), Error> {
-    let Some(container) = host.container() else { return Ok(()) };
-    match container.netlink()?.link(name.as_str())? {
-        Some(link) => Ok(container.netlink()?.delete_link(link.index, &link.name)?),
-        None => Ok(()),
+/// Removes the pair of an attachment without a record, whoever made it: by alias, by derived name, by the container's end.
+pub fn remove_unrecorded_veth(host: &mut Host<'_>, container: &LinkName) -> Result<(), Error> {
+    let alias = host.owner().alias();
+    for link in host.netlink()?.links()?.iter().filter(|link| link.alias == alias) {
+        host.netlink()?.delete_link(link.index, &link.name)?;
+    }
+    match host.owner().host_veth_name(0) {
+        Some(name) => {
+            VethPair { host: name, container: container.clone(), mtu: None, mac: None }.remove(host)
+        }
+        None => remove_container_link(host, container),
     }
 }
 
-/// Deletes the host's ends of pairs that belong to a network and to no attachment in use, by their aliases: what is left where a record was
-/// lost. Their other ends go with them.
+/// Deletes the container's interface if it is one end of a pair. One whose other end bears the name of another attachment is left.
+fn remove_container_link(host: &mut Host<'_>, name: &LinkName) -> Result<(), Error> {
+    let Some(container) = host.container() else { return Ok(()) };
+    let Some(link) = container.netlink()?.link(name.as_str())?.filter(|link| link.kind == "veth") else {
+        return Ok(());
+    };
+    if let Some(index) = link.peer {
+        let peer = host.netlink()?.link_by_index(index)?.map(|peer| peer.alias).unwrap_or_default();
+        if Owner::tag_in_alias(&peer).is_some() && peer != host.owner().alias() {
+            return Ok(());
+        }
+    }
+    let container = host.need_container("delete its interface")?;
+    Ok(container.netlink()?.delete_link(link.index, &link.name)?)
+}
+
+/// GC: removes the pairs of attachments to a network that are not in the list, by alias.
 pub fn collect_pairs(network: &NetworkName, valid: &ValidAttachments) -> Result<(), Error> {
+    let kept = Owner::tags(network, valid);
     let mut netlink = Netlink::open()?;
     for link in netlink.links()? {
-        let Some(tag) = Owner::tag_in_alias(&link.alias) else { continue };
-        let stale = Owner::from_tag(tag).is_some_and(|owner| {
-            owner.network == *network && !valid.contains(owner.container_id.as_str(), owner.ifname.as_str())
-        });
+        let stale = Owner::tag_in_alias(&link.alias)
+            .is_some_and(|tag| Owner::tag_is_of_network(tag, network) && !kept.contains(tag));
         if stale && link.kind == "veth" {
             netlink.delete_link(link.index, &link.name)?;
         }

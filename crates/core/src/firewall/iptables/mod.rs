@@ -322,7 +322,7 @@ impl Iptables {
                 Entry::Isolate(entry) => isolation_register(entry),
                 _ => continue,
             };
-            register.acquire(&user, |_: Option<bool>| Ok::<_, FirewallError>(Some(true)))?;
+            register.enter(&user, || Ok::<_, FirewallError>(()))?;
         }
         Ok(())
     }
@@ -340,7 +340,7 @@ impl Iptables {
                     continue;
                 }
             };
-            register.release(&user, |_: Option<bool>| Ok::<_, FirewallError>(()))?;
+            register.leave(&user, || Ok::<_, FirewallError>(()))?;
             let still_needed = register.is_used()
                 || match entry {
                     Entry::Isolate(entry) => has_strange_ports(entry)?,

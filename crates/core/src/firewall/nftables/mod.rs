@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use cni::{NetworkName, ValidAttachments};
+use nix::errno::Errno;
 
 use super::{Entry, Firewall, FirewallError, Role};
 use crate::nft::{self, Connection, Element, Set, Table, Transaction};
@@ -21,7 +22,7 @@ mod plan;
 mod ports;
 mod spoof;
 
-use plan::{Claim, Owned, Plan, Policy};
+use plan::{Claim, Owned, Plan, Policy, Scaffold};
 
 /// How long the kernel may take for everything one call asks. Deletions wait for grace periods, and for each other.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -32,9 +33,6 @@ pub struct Nftables {
     plugin: &'static str,
     connection: Option<Connection>,
 }
-
-/// The note of a shared object of this backend: that it is ours. Nothing else needs to be known.
-type Note = bool;
 
 impl Nftables {
     /// The backend, for the users that a plugin's attachments are.
@@ -65,9 +63,9 @@ impl Nftables {
     fn ensure_table(&mut self, owner: &Owner, plan: &Plan) -> Result<(), FirewallError> {
         let Some(scaffold) = plan.scaffolds.first() else { return Ok(()) };
         let user = self.user(owner);
-        table_register(&scaffold.table).acquire(&user, |_: Option<Note>| {
+        table_register(&scaffold.table).enter(&user, || {
             let mut transaction = Transaction::new();
-            let fresh = self.connection()?.table(&scaffold.table)?.is_none();
+            let fresh = self.is_missing(scaffold)?;
             if fresh {
                 scaffold.build(&mut transaction);
             }
@@ -80,8 +78,22 @@ impl Nftables {
             if !transaction.is_empty() {
                 self.connection()?.commit(&transaction)?;
             }
-            Ok::<_, FirewallError>(Some(true))
+            Ok::<_, FirewallError>(())
         })
+    }
+
+    /// Whether a table, or its content, is to be made. What is made in one transaction can be flushed by somebody else in pieces.
+    fn is_missing(&mut self, scaffold: &Scaffold) -> Result<bool, FirewallError> {
+        let connection = self.connection()?;
+        if connection.table(&scaffold.table)?.is_none() {
+            return Ok(true);
+        }
+        for chain in &scaffold.chains {
+            if connection.chain(&scaffold.table, &chain.name)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn ensure_policy(
@@ -91,11 +103,11 @@ impl Nftables {
         fresh: bool,
         transaction: &mut Transaction,
     ) -> Result<(), FirewallError> {
-        policy_register(policy).acquire(user, |_: Option<Note>| {
+        policy_register(policy).enter(user, || {
             if fresh || self.connection()?.chain(&policy.table, &policy.name)?.is_none() {
                 policy.build(transaction);
             }
-            Ok::<_, FirewallError>(Some(true))
+            Ok(())
         })
     }
 
@@ -110,8 +122,7 @@ impl Nftables {
         let tag = match claim {
             Claim::Shared => {
                 // Entered for every user, so that the last one can tell.
-                element_register(item)
-                    .acquire(&self.user(owner), |_: Option<Note>| Ok::<_, FirewallError>(Some(true)))?;
+                element_register(item).enter(&self.user(owner), || Ok::<_, FirewallError>(()))?;
                 "shared".to_owned()
             }
             Claim::Takes | Claim::Refused { .. } => owner.tag(),
@@ -141,13 +152,11 @@ impl Nftables {
         let Some(scaffold) = plan.scaffolds.first() else { return Ok(()) };
         let user = self.user(owner);
         let mut gone = false;
-        table_register(&scaffold.table).release(&user, |note: Option<Note>| {
-            if note == Some(true) {
-                let mut transaction = Transaction::new();
-                transaction.destroy_table(&scaffold.table);
-                tolerate_missing(self.connection()?.commit(&transaction))?;
-                gone = true;
-            }
+        table_register(&scaffold.table).leave(&user, || {
+            let mut transaction = Transaction::new();
+            transaction.destroy_table(&scaffold.table);
+            tolerate_missing(self.connection()?.commit(&transaction))?;
+            gone = true;
             Ok::<_, FirewallError>(())
         })?;
         let mut transaction = Transaction::new();
@@ -163,8 +172,8 @@ impl Nftables {
 
     /// Elements go before the chains they lead to, which can't be deleted while something does.
     fn release_policy(&mut self, user: &User, policy: &Policy, gone: bool) -> Result<(), FirewallError> {
-        policy_register(policy).release(user, |note: Option<Note>| {
-            if gone || note != Some(true) {
+        policy_register(policy).leave(user, || {
+            if gone {
                 return Ok(());
             }
             let connection = self.connection()?;
@@ -196,7 +205,7 @@ impl Nftables {
         let mut ours = true;
         if *claim == Claim::Shared {
             ours = false;
-            element_register(item).release(&self.user(owner), |_: Option<Note>| {
+            element_register(item).leave(&self.user(owner), || {
                 ours = true;
                 Ok::<_, FirewallError>(())
             })?;
@@ -259,7 +268,63 @@ impl Nftables {
         Ok(())
     }
 
-    /// Deletes the elements of a role whose comment is chosen, with everything shared that thereby loses its last user.
+    /// Takes an owner out of the registers of a role's chains and tables, of which nothing says more than their names.
+    fn leave(&mut self, owner: &Owner, role: Role) -> Result<(), FirewallError> {
+        let user = self.user(owner);
+        for (table, sets) in tables(role) {
+            for name in Shared::entered(CHAINS, &user)? {
+                let chain = name.strip_prefix(table.name.as_ref()).and_then(|name| name.strip_prefix('.'));
+                if let Some(chain) = chain {
+                    Shared::new(CHAINS, &name).leave(&user, || self.delete_chain(&table, chain))?;
+                }
+            }
+            table_register(&table).leave(&user, || self.delete_unused(&table, &sets))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the tables of a role that nobody is registered for and that have no elements.
+    fn sweep_tables(&mut self, role: Role) -> Result<(), FirewallError> {
+        for (table, sets) in tables(role) {
+            if self.connection()?.table(&table)?.is_some() {
+                table_register(&table).sweep(|| self.delete_unused(&table, &sets))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a chain, unless a rule that leads to it keeps it there until the table goes.
+    fn delete_chain(&mut self, table: &Table, chain: &str) -> Result<(), FirewallError> {
+        let connection = self.connection()?;
+        if connection.chain(table, chain)?.is_none() {
+            return Ok(());
+        }
+        let mut transaction = Transaction::new();
+        transaction.flush_chain(table, chain);
+        transaction.delete_chain(table, chain);
+        match connection.commit(&transaction) {
+            Err(error) if error.errno() == Some(Errno::EBUSY) => Ok(()),
+            other => tolerate_missing(other),
+        }
+    }
+
+    /// Deletes a table that is ours if nothing is in its sets.
+    fn delete_unused(&mut self, table: &Table, sets: &[Set]) -> Result<(), FirewallError> {
+        let connection = self.connection()?;
+        if connection.table(table)?.is_none() {
+            return Ok(());
+        }
+        for set in sets {
+            if !connection.elements(table, set)?.is_empty() {
+                return Ok(());
+            }
+        }
+        let mut transaction = Transaction::new();
+        transaction.destroy_table(table);
+        tolerate_missing(connection.commit(&transaction))
+    }
+
+    /// Deletes the elements of a role whose comment is chosen.
     fn sweep(&mut self, role: Role, chosen: &dyn Fn(&str) -> bool) -> Result<(), FirewallError> {
         let mut transaction = Transaction::new();
         for (table, sets) in tables(role) {
@@ -299,6 +364,8 @@ impl Firewall for Nftables {
     fn remove_owner(&mut self, owner: &Owner, role: Role, _: &[IpAddr]) -> Result<(), FirewallError> {
         let tag = owner.tag();
         self.sweep(role, &|comment| comment == tag)?;
+        self.leave(owner, role)?;
+        self.sweep_tables(role)?;
         foreign::remove(self.connection()?, role, owner)
     }
 
@@ -308,12 +375,14 @@ impl Firewall for Nftables {
         role: Role,
         valid: &ValidAttachments,
     ) -> Result<(), FirewallError> {
-        self.sweep(role, &|comment| {
-            let listed = Owner::from_tag(comment)
-                .is_some_and(|owner| valid.contains(owner.container_id.as_str(), owner.ifname.as_str()));
-            // A hashed tag does not tell its container; its record does, and goes through `attachment::gc`.
-            Owner::tag_is_of_network(comment, network) && !listed && !comment.starts_with('#')
-        })?;
+        let kept = Owner::tags(network, valid);
+        self.sweep(role, &|comment| Owner::tag_is_of_network(comment, network) && !kept.contains(comment))?;
+        for owner in Shared::owners(self.plugin, network)? {
+            if !kept.contains(&owner.tag()) {
+                self.leave(&owner, role)?;
+            }
+        }
+        self.sweep_tables(role)?;
         foreign::collect(self.connection()?, role, network, valid)
     }
 }
@@ -343,12 +412,15 @@ fn tables(role: Role) -> Vec<(Table, Vec<Set>)> {
     }
 }
 
+/// The registers of chains, each named TABLE.CHAIN.
+const CHAINS: &str = "nftables-chain";
+
 fn table_register(table: &Table) -> Shared {
     Shared::new("nftables-table", &format!("{}.{}", table.family, table.name))
 }
 
 fn policy_register(policy: &Policy) -> Shared {
-    Shared::new("nftables-chain", &format!("{}.{}", policy.table.name, policy.name))
+    Shared::new(CHAINS, &format!("{}.{}", policy.table.name, policy.name))
 }
 
 fn element_register(item: &Owned) -> Shared {
