@@ -1,5 +1,7 @@
 //! The configuration of `bridge`, decoded and validated before anything is changed.
 
+use std::fmt::Display;
+
 use cni::{Cidr, Code, Dns, Failure, LinkName, Request};
 use ferrule_core::firewall::Backend;
 use ferrule_core::netlink::MacAddress;
@@ -7,6 +9,7 @@ use ferrule_core::resource::VlanTrunk;
 use serde::Deserialize;
 
 /// The keys as they are written.
+#[expect(clippy::struct_excessive_bools, reason = "the configuration has these switches")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Wire {
@@ -29,7 +32,7 @@ struct Wire {
     accept_ra: bool,
     disable_container_interface: bool,
     port_isolation: bool,
-    dns: Option<Dns>,
+    dns: Option<Names>,
     args: Args,
     runtime_config: Mac,
 }
@@ -46,6 +49,16 @@ struct Mac {
     mac: String,
 }
 
+/// Lists that are there differ from lists that are not, even if they are empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Names {
+    nameservers: Option<Vec<String>>,
+    domain: String,
+    search: Option<Vec<String>>,
+    options: Option<Vec<String>>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 struct Trunk {
     #[serde(rename = "minID")]
@@ -56,6 +69,7 @@ struct Trunk {
 }
 
 /// A valid configuration.
+#[expect(clippy::struct_excessive_bools, reason = "the configuration has these switches")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The bridge.
@@ -92,7 +106,7 @@ pub struct Config {
     pub disable_container_interface: bool,
     /// No frames between isolated ports.
     pub isolation: bool,
-    /// The configured name service; `Some` also if it is empty.
+    /// The configured name service, which goes before that of IPAM; `Some` also if all there is of it is an empty list.
     pub dns: Option<Dns>,
     /// Hardware address of the container's end.
     pub mac: Option<MacAddress>,
@@ -138,7 +152,7 @@ impl Config {
             accept_ra: wire.accept_ra,
             disable_container_interface: wire.disable_container_interface,
             isolation: wire.port_isolation,
-            dns: wire.dns,
+            dns: wire.dns.and_then(dns),
             mac: mac(request, &wire.args.cni.mac, &wire.runtime_config.mac)?,
             ipam,
             bridge,
@@ -174,6 +188,19 @@ fn mtu(value: i64) -> Result<Option<u32>, Failure> {
     }
 }
 
+/// The name service, where one is configured: an object with nothing in it is not, as in the Go suite.
+fn dns(names: Names) -> Option<Dns> {
+    let Names { nameservers, domain, search, options } = names;
+    let configured = nameservers.is_some() || !domain.is_empty() || search.is_some() || options.is_some();
+    configured.then(|| Dns {
+        nameservers: nameservers.unwrap_or_default(),
+        domain,
+        search: search.unwrap_or_default(),
+        options: options.unwrap_or_default(),
+        ..Dns::default()
+    })
+}
+
 /// The text is the Go suite's: its users match on it.
 fn vlan(value: i64) -> Result<Option<u16>, Failure> {
     match value {
@@ -193,34 +220,32 @@ fn backend(text: Option<&str>) -> Result<Option<Backend>, Failure> {
     }
 }
 
+/// The texts are the Go suite's, with the place in the list before and the value behind.
 fn trunk(entries: &[Trunk]) -> Result<VlanTrunk, Failure> {
-    let id = |value: i64, what: &str| {
-        u16::try_from(value).ok().filter(|id| (1..=4094).contains(id)).ok_or_else(|| {
-            invalid(format!(
-                "vlanTrunk: incorrect trunk {what} parameter (value: {value}, possible: 1 to 4094)"
-            ))
-        })
-    };
     let mut ranges = Vec::new();
-    for entry in entries {
+    for (index, entry) in entries.iter().enumerate() {
+        let refused = |reason: String| {
+            invalid(format!("vlanTrunk[{index}]: {reason}"))
+                .hint("VLAN ids are 1 to 4094; a range is minID with maxID")
+        };
+        let id = |value: i64, what: &str| {
+            let id = u16::try_from(value).ok().filter(|id| (1..=4094).contains(id));
+            id.ok_or_else(|| refused(format!("incorrect trunk {what} parameter (value: {value})")))
+        };
+        let half = |missing| {
+            refused(format!("minID and maxID should be configured simultaneously, {missing} is missing"))
+        };
         match (entry.min, entry.max) {
             (Some(min), Some(max)) => {
                 let (min, max) = (id(min, "minID")?, id(max, "maxID")?);
                 if min > max {
-                    return Err(invalid("vlanTrunk: minID is greater than maxID in trunk parameter"));
+                    let values = format!("({min} > {max})");
+                    return Err(refused(format!("minID is greater than maxID in trunk parameter {values}")));
                 }
                 ranges.push((min, max));
             }
-            (Some(_), None) => {
-                return Err(invalid(
-                    "vlanTrunk: minID and maxID should be configured simultaneously, maxID is missing",
-                ));
-            }
-            (None, Some(_)) => {
-                return Err(invalid(
-                    "vlanTrunk: minID and maxID should be configured simultaneously, minID is missing",
-                ));
-            }
+            (Some(_), None) => return Err(half("maxID")),
+            (None, Some(_)) => return Err(half("minID")),
             (None, None) => {}
         }
         if let Some(value) = entry.id {
@@ -249,16 +274,20 @@ fn mac(request: &Request, args: &str, runtime: &str) -> Result<Option<MacAddress
     let cni_args = request.args()?;
     cni_args.allow_only(&["MAC"])?;
     let sources = [
-        ("runtimeConfig.mac", Some(runtime)),
-        ("args.cni.mac", Some(args)),
-        ("CNI_ARGS: MAC", cni_args.get("MAC")),
+        (Code::InvalidConfig, "runtimeConfig.mac", runtime),
+        (Code::InvalidConfig, "args.cni.mac", args),
+        (Code::InvalidEnvironment, "CNI_ARGS: MAC", cni_args.get("MAC").unwrap_or_default()),
     ];
-    for (source, text) in sources {
-        if let Some(text) = text.filter(|text| !text.is_empty()) {
-            return text.parse().map(Some).map_err(|error| invalid(format!("{source}: {error}")));
-        }
+    let Some((code, source, text)) = sources.into_iter().find(|(_, _, text)| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let refused = |reason: &dyn Display| Failure::new(code, format!("{source}: {reason}"));
+    let mac: MacAddress = text.parse().map_err(|error| refused(&error))?;
+    if !mac.is_unicast() {
+        return Err(refused(&format!("{text} is not the address of one interface"))
+            .hint("the first byte is even, as in 02:42:ac:11:00:02, and not all bytes are zero"));
     }
-    Ok(None)
+    Ok(Some(mac))
 }
 
 #[cfg(test)]

@@ -14,8 +14,12 @@ use cni::{
 use ferrule_core::announce::announce;
 use ferrule_core::attachment::{self, Building};
 use ferrule_core::firewall::{self, Backend, Role};
-use ferrule_core::resource::{Lease, Lifecycle, Resource, VethPair, collect_pairs, remove_container_link};
-use ferrule_core::{Error, Host, Owner, privilege};
+use ferrule_core::netlink::Netlink;
+use ferrule_core::resource::{
+    Lease, Lifecycle, Resource, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth,
+    sweep_bridge,
+};
+use ferrule_core::{Error, Host, privilege};
 
 pub mod config;
 pub mod plan;
@@ -38,9 +42,11 @@ impl Plugin for BridgePlugin {
 
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
         let config = Config::load(request)?;
+        // Found missing now rather than after the first change.
+        config.ipam.as_deref().map(|kind| request.delegate(kind)).transpose()?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
         refuse_existing(&mut host, target)?;
-        let host_end = host_end(host.owner())?;
+        let host_end = free_host_end(&mut host)?;
         attachment::add(&mut host, |building| build(building, &config, target, &host_end))
     }
 
@@ -61,37 +67,31 @@ impl Plugin for BridgePlugin {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        let mut failures = attachment::gc(request, NAME, valid);
-        if let Some(kind) = request.config().ipam_type()? {
-            failures.extend(request.delegate(&kind).and_then(|delegate| delegate.call(Verb::Gc)).err());
-        }
-        failures.extend(collect_pairs(request.config().name(), valid).err().map(Failure::from));
-        for backend in usable_backends() {
-            let collected =
-                firewall::open(backend, NAME).collect(request.config().name(), Role::Interface, valid);
-            failures.extend(collected.err().map(Failure::from));
-        }
+        let network = request.config().name();
+        let mut failures: Vec<Failure> =
+            collect_pairs(network, valid).err().map(Failure::from).into_iter().collect();
+        failures.extend(attachment::gc(request, NAME, valid));
+        failures.extend(firewall::collect(NAME, network, Role::Interface, valid));
+        failures.extend(sweep(request).err().map(Failure::from));
+        // Last: from then on an address may be somebody else's.
+        let ipam = request.config().ipam_type().and_then(|kind| match kind {
+            Some(kind) => request.delegate(&kind)?.call(Verb::Gc),
+            None => Ok(()),
+        });
+        failures.extend(ipam.err());
         Failure::join(failures)
     }
 
     fn status(&self, request: &Request) -> Result<(), Failure> {
         let config = Config::load(request)?;
-        let unready = |message: String| Failure::new(Code::NotAvailable, message);
-        let missing = privilege::missing();
-        if !missing.is_empty() {
-            return Err(unready(format!("{} missing", missing.join(", ")))
-                .hint("run the plugin as root, or with these capabilities"));
+        privilege::require()?;
+        let link = Netlink::open()?.link(config.bridge.as_str())?;
+        if link.is_some_and(|link| link.kind != "bridge") {
+            let message = format!("link {} exists but is not a bridge", config.bridge);
+            return Err(Failure::new(Code::NotAvailable, message).hint("choose another bridge name"));
         }
-        if let Some(link) = ferrule_core::netlink::Netlink::open()?.link(config.bridge.as_str())? {
-            if link.kind != "bridge" {
-                return Err(unready(format!("link {} exists but is not a bridge", config.bridge))
-                    .hint("choose another bridge name"));
-            }
-        }
-        let nftables = config.spoof_check || config.masquerade == Some(Some(Backend::Nftables));
-        if nftables {
-            firewall::Nftables::probe()
-                .map_err(|error| Failure::from(error).with_code(Code::NotAvailable))?;
+        for backend in backends(&config) {
+            firewall::probe(backend).map_err(|error| Failure::from(error).with_code(Code::NotAvailable))?;
         }
         match &config.ipam {
             Some(kind) => request.delegate(kind)?.call(Verb::Status),
@@ -100,13 +100,13 @@ impl Plugin for BridgePlugin {
     }
 }
 
-/// The backends that something may be found in. One that can't be used has nothing.
-fn usable_backends() -> Vec<Backend> {
-    firewall::usable()
-}
-
-fn host_end(owner: &Owner) -> Result<LinkName, Failure> {
-    owner.host_veth_name(0).ok_or_else(|| Failure::new(Code::Internal, "the derived veth name is not valid"))
+/// The firewall backends that ADD needs.
+fn backends(config: &Config) -> Vec<Backend> {
+    let masquerade = config
+        .masquerade
+        .filter(|_| config.ipam.is_some())
+        .map(|named| named.unwrap_or_else(firewall::preferred));
+    masquerade.into_iter().chain(config.spoof_check.then_some(Backend::Nftables)).collect()
 }
 
 /// An interface of that name is somebody's; ADD must not touch it, nor what an earlier ADD made for it.
@@ -177,6 +177,14 @@ fn interfaces(
     Ok(interfaces)
 }
 
+/// Deletes the bridge if it is ours and nobody remembers. A configuration that is not valid names none.
+fn sweep(request: &Request) -> Result<(), Error> {
+    match Config::load(request) {
+        Ok(config) => sweep_bridge(&mut Netlink::open()?, config.bridge),
+        Err(_) => Ok(()),
+    }
+}
+
 /// What can be found of an attachment that has no record: by IPAM's own state, in the container, by derived name, by owner.
 fn remove_unrecorded(host: &mut Host<'_>, ifname: &LinkName) -> Vec<Failure> {
     let mut failures = Vec::new();
@@ -188,19 +196,15 @@ fn remove_unrecorded(host: &mut Host<'_>, ifname: &LinkName) -> Vec<Failure> {
         .flatten()
         .map(|previous| previous.ips_of(ifname.as_str()).map(|ip| ip.address.address()).collect())
         .unwrap_or_default();
+    failures.extend(firewall::remove_owner(NAME, host.owner(), Role::Interface, &addresses));
+    failures.extend(remove_unrecorded_veth(host, ifname).err().map(Failure::from));
+    failures.extend(remove_registered(host).into_iter().map(Failure::from));
+    failures.extend(sweep(host.request()).err().map(Failure::from));
+    // Last: from then on the address may be somebody else's.
     match host.request().config().ipam_type() {
         Ok(Some(kind)) => failures.extend(Lease { kind }.remove(host).err().map(Failure::from)),
         Ok(None) => {}
         Err(failure) => failures.push(failure),
-    }
-    failures.extend(remove_container_link(host, ifname).err().map(Failure::from));
-    if let Some(name) = host.owner().host_veth_name(0) {
-        let pair = VethPair { host: name, container: ifname.clone(), mtu: None, mac: None };
-        failures.extend(pair.remove(host).err().map(Failure::from));
-    }
-    for backend in usable_backends() {
-        let removed = host.firewall(backend).remove_owner(host.owner(), Role::Interface, &addresses);
-        failures.extend(removed.err().map(Failure::from));
     }
     failures
 }
@@ -226,7 +230,8 @@ fn expected(
         resources.push(Lease { kind: kind.clone() }.into());
     }
     let network = AddResult {
-        ips: previous.ips_of(target.ifname().as_str()).cloned().collect(),
+        // One that names no interface may be anybody's.
+        ips: previous.ips_of(target.ifname().as_str()).filter(|ip| ip.interface.is_some()).cloned().collect(),
         routes: previous.routes.clone(),
         ..AddResult::default()
     };

@@ -15,6 +15,8 @@ use crate::config::Config;
 /// Scopes of `rtnetlink(7)` that have no gateway.
 const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
+/// The routing table of `ip route` without `table`.
+const MAIN_TABLE: u32 = 254;
 
 /// The bridge, the pair, and its port: what is needed before an IPAM plugin is asked.
 pub fn link(config: &Config, host_end: &LinkName, ifname: &LinkName) -> Vec<Resource> {
@@ -26,6 +28,7 @@ pub fn link(config: &Config, host_end: &LinkName, ifname: &LinkName) -> Vec<Reso
             mtu: config.mtu,
             vlan_filtering: config.vlan_filtering(),
             promiscuous: config.promiscuous,
+            router: config.gateway,
         }
         .into(),
         VethPair { host: host_end.clone(), container: ifname.clone(), mtu: config.mtu, mac: config.mac }
@@ -53,6 +56,15 @@ pub fn complete(config: &Config, mut ipam: AddResult) -> Result<AddResult, Failu
         ip.interface = Some(2);
         if config.gateway && ip.gateway.is_none() {
             ip.gateway = first_host(&ip.address);
+            if ip.gateway == Some(ip.address.address()) {
+                return Err(Failure::new(
+                    Code::InvalidConfig,
+                    format!("{} is the container's address and, with isGateway, the gateway's", ip.address),
+                )
+                .hint(
+                    "give the container another address, or name the gateway in the configuration of IPAM",
+                ));
+            }
         }
     }
     if config.default_gateway {
@@ -78,22 +90,29 @@ fn first_host(subnet: &Cidr) -> Option<IpAddr> {
     address::next(network)
 }
 
-/// One default route a family, through the gateway: IPAM's own where it has one, with the gateway filled in where it is left open.
+/// One default route a family in the main table, through the gateway: IPAM's own where it has one, with the gateway filled in where it is
+/// left open.
 fn add_default_route(ipam: &mut AddResult, ipv4: bool) {
     let Some(gateway) = gateway_of(&ipam.ips, ipv4) else { return };
-    let mut defaults = ipam
-        .routes
-        .iter_mut()
-        .filter(|route| route.dst.is_default() && route.dst.is_ipv4() == ipv4)
-        .peekable();
-    if defaults.peek().is_none() {
+    let mut present = false;
+    for route in &mut ipam.routes {
+        let in_main_table = matches!(route.table, None | Some(0 | MAIN_TABLE));
+        if route.dst.is_default() && route.dst.is_ipv4() == ipv4 && in_main_table {
+            present = true;
+            if !on_link(route) {
+                route.gw.get_or_insert(gateway);
+            }
+        }
+    }
+    if !present {
         let everywhere = if ipv4 { "0.0.0.0/0" } else { "::/0" };
         ipam.routes.extend(everywhere.parse().ok().map(|dst: Cidr| Route::new(dst, Some(gateway))));
-        return;
     }
-    for route in defaults {
-        route.gw.get_or_insert(gateway);
-    }
+}
+
+/// Whether a route's scope says that it has no next hop.
+fn on_link(route: &Route) -> bool {
+    matches!(route.scope, Some(SCOPE_LINK | SCOPE_HOST))
 }
 
 fn gateway_of(ips: &[Ip], ipv4: bool) -> Option<IpAddr> {
@@ -108,9 +127,9 @@ fn routes(network: &AddResult) -> Vec<RouteEntry> {
         .routes
         .iter()
         .map(|route| {
-            let on_link = matches!(route.scope, Some(SCOPE_LINK | SCOPE_HOST));
-            let gateway =
-                route.gw.or_else(|| gateway_of(&network.ips, route.dst.is_ipv4()).filter(|_| !on_link));
+            let gateway = route
+                .gw
+                .or_else(|| gateway_of(&network.ips, route.dst.is_ipv4()).filter(|_| !on_link(route)));
             RouteEntry {
                 mtu: some(route.mtu),
                 advmss: some(route.advmss),
@@ -134,16 +153,16 @@ pub fn network(
 ) -> Result<Vec<Resource>, Failure> {
     let mut resources = Vec::new();
     if config.gateway {
-        resources.extend(gateways(config, network)?);
-    }
-    resources.push(interface(config, network, ifname).into());
-    if config.gateway {
+        // Before there is an address, and off only after it has gone: a switch on either side of that leaves the kernel (6.18) with the
+        // anycast address of a subnet that is not there any more.
         for ipv4 in [true, false] {
             if network.ips.iter().any(|ip| ip.address.is_ipv4() == ipv4) {
                 resources.push(Forwarding { ipv4 }.into());
             }
         }
+        resources.extend(gateways(config, network)?);
     }
+    resources.push(interface(config, network, ifname).into());
     resources.extend(rules(config, network, host_end, mac, preferred));
     Ok(resources)
 }
