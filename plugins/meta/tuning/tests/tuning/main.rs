@@ -1,0 +1,8 @@
+//! The `tuning` plugin as a runtime runs it, on a container's veth.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod interop;
+mod lab;
+mod refusals;
+mod settings;
+mod verbs;
