@@ -57,6 +57,7 @@ pub struct Host<'a> {
     plugin: &'static str,
     netlink: Option<Netlink>,
     container: Option<Container>,
+    firewalls: Vec<(Backend, Box<dyn Firewall>)>,
 }
 
 impl<'a> Host<'a> {
@@ -76,6 +77,7 @@ impl<'a> Host<'a> {
             plugin,
             netlink: None,
             container,
+            firewalls: Vec::new(),
         })
     }
 
@@ -94,6 +96,7 @@ impl<'a> Host<'a> {
             plugin,
             netlink: None,
             container,
+            firewalls: Vec::new(),
         }
     }
 
@@ -177,8 +180,20 @@ impl<'a> Host<'a> {
         result
     }
 
-    /// A firewall backend.
-    pub fn firewall(&self, backend: Backend) -> Box<dyn Firewall> {
-        firewall::open(backend, self.plugin)
+    /// Works with a firewall backend, which stays open as long as the host does: closing a socket after a deletion waits for a grace period
+    /// of the kernel (13 to 18 ms), which has passed by then if there is other work to do.
+    pub fn with_firewall<T>(
+        &mut self,
+        backend: Backend,
+        work: impl FnOnce(&mut dyn Firewall, &Owner) -> T,
+    ) -> T {
+        let position = self.firewalls.iter().position(|(open, _)| *open == backend);
+        let mut firewall = match position {
+            Some(position) => self.firewalls.swap_remove(position).1,
+            None => firewall::open(backend, self.plugin),
+        };
+        let result = work(firewall.as_mut(), &self.owner);
+        self.firewalls.push((backend, firewall));
+        result
     }
 }

@@ -3,6 +3,7 @@
 //! A plugin says *what* it wants ([`Entry`]); a [`Firewall`] knows *how*: [`nftables`] over netlink with sets and maps, [`iptables`] with
 //! the chains of the Go suite, [`firewalld`] over D-Bus. All entries of one attachment and one plugin go in one transaction.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use cni::{Cidr, LinkName, NetworkName, ValidAttachments};
@@ -245,7 +246,7 @@ pub fn is_chain_name(name: &str) -> bool {
 }
 
 /// A backend. Entries are those of one owner and one plugin; everything in one transaction per family at most.
-pub trait Firewall {
+pub trait Firewall: fmt::Debug {
     /// Makes the entries so. Repeating it changes nothing. A port that another owner has published is
     /// [`FirewallError::PortTaken`] with that owner's name, and nothing is changed.
     fn ensure(&mut self, owner: &Owner, entries: &[Entry]) -> Result<(), FirewallError>;

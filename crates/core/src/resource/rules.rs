@@ -19,16 +19,16 @@ pub struct Rules {
 
 impl Lifecycle for Rules {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        host.firewall(self.backend).ensure(host.owner(), &self.entries)?;
+        host.with_firewall(self.backend, |firewall, owner| firewall.ensure(owner, &self.entries))?;
         flows::forget_stale(host, &self.entries)
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        Ok(host.firewall(self.backend).verify(host.owner(), &self.entries)?)
+        Ok(host.with_firewall(self.backend, |firewall, owner| firewall.verify(owner, &self.entries))?)
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        host.firewall(self.backend).remove(host.owner(), &self.entries)?;
+        host.with_firewall(self.backend, |firewall, owner| firewall.remove(owner, &self.entries))?;
         flows::forget_translated(&self.entries);
         Ok(())
     }

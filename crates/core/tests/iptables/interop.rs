@@ -131,6 +131,11 @@ fn ours(tables: &Tables, entries: &[Entry]) -> String {
     dump
 }
 
+/// What both suites write for a forwarded address: without the rule that lets published ports through, which is ours alone.
+fn without_published(dump: &str) -> String {
+    dump.lines().filter(|line| !line.contains("--ctstate DNAT")).map(|line| format!("{line}\n")).collect()
+}
+
 /// Before version 1.7 the Go suite named a policy in comments that name both now.
 fn without_policies(dump: &str) -> String {
     ["same-bridge|isolated", "same-bridge", "isolated"]
@@ -209,7 +214,7 @@ beside_the_go_suite! {
         let dump = ours(tables, &[forward("10.1.0.5"), forward("fd00::5")]);
         let netns = tables.host.container("go");
         go.firewall(&netns, "ADD", "open", &["10.1.0.5/16", "fd00::5/64"]);
-        assert_same(&tables.dump_in(&netns), &dump);
+        assert_same(&tables.dump_in(&netns), &without_published(&dump));
     }
 
     fn isolation_of_bridges_looks_the_same(tables: &Tables, go: &GoSuite<'_>) {
@@ -217,7 +222,7 @@ beside_the_go_suite! {
         let dump = ours(tables, &entries);
         let netns = tables.host.container("go");
         go.firewall(&netns, "ADD", "same-bridge", &["10.1.0.5/16", "fd00::5/64"]);
-        assert_same(&without_policies(&tables.dump_in(&netns)), &without_policies(&dump));
+        assert_same(&without_policies(&tables.dump_in(&netns)), &without_policies(&without_published(&dump)));
     }
 
     fn isolation_of_ports_looks_the_same(tables: &Tables, go: &GoSuite<'_>) {
@@ -229,7 +234,7 @@ beside_the_go_suite! {
             testkit::skip!("the Go suite here is older than 1.7 and knows no ingressPolicy `isolated`");
         }
         made.success();
-        assert_same(&tables.dump_in(&netns), &dump);
+        assert_same(&tables.dump_in(&netns), &without_published(&dump));
     }
 
     fn masquerade_looks_the_same(tables: &Tables, go: &GoSuite<'_>) {
@@ -256,7 +261,7 @@ beside_the_go_suite! {
         tables.backend().ensure(&owner("blue/c1/eth0"), &[forward("10.1.0.5"), forward("fd00::5")]).unwrap();
         go.firewall(tables.host.netns(), "CHECK", "open", &["10.1.0.5/16", "fd00::5/64"]);
         go.firewall(tables.host.netns(), "DEL", "open", &["10.1.0.5/16", "fd00::5/64"]);
-        let left = tables.dump();
+        let left = without_published(&tables.dump());
         assert!(!left.contains("10.1.0.5") && !left.contains("fd00::5"), "{left}");
     }
 

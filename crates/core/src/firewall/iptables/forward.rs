@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use cni::Cidr;
 
 use super::isolate;
+use super::publish::Purpose;
 use super::rule::Rule;
 use super::table::Table;
 use crate::firewall::Forward;
@@ -21,11 +22,14 @@ fn forward_jump() -> Rule {
     Rule::new::<&str>([]).comment("CNI firewall plugin rules").jump(CNI_FORWARD)
 }
 
-fn address_rules(address: IpAddr) -> [Rule; 2] {
+/// The Go suite's two rules, and one of our own: without it a published port is closed to other machines where FORWARD drops, because the
+/// first packet of such a connection is neither a reply nor from the container. The Go suite's DEL leaves that one; ours and GC do not.
+fn address_rules(address: IpAddr) -> [Rule; 3] {
     let address = Cidr::host(address).to_string();
     [
         Rule::new(["-d", &address, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]).jump("ACCEPT"),
         Rule::new(["-s", &address]).jump("ACCEPT"),
+        Rule::new(["-d", &address, "-m", "conntrack", "--ctstate", "DNAT"]).jump("ACCEPT"),
     ]
 }
 
@@ -33,8 +37,8 @@ fn is_admin_jump(rule: &Rule) -> bool {
     rule.comment_text() == Some(ADMIN_COMMENT)
 }
 
-/// Makes the forwarding of one address so.
-pub(super) fn ensure(table: &mut Table, entry: &Forward) {
+/// Makes the forwarding of one address so. To look, the Go suite's rules are enough: an attachment of its own has no others.
+pub(super) fn ensure(table: &mut Table, entry: &Forward, purpose: Purpose) {
     table.ensure_chain(CNI_FORWARD);
     table.ensure_chain(&entry.admin_chain);
     table.ensure_first(FORWARD, forward_jump());
@@ -49,7 +53,9 @@ pub(super) fn ensure(table: &mut Table, entry: &Forward) {
             table.prepend(CNI_FORWARD, admin);
         }
     }
-    for rule in address_rules(entry.address) {
+    let [replies, outgoing, published] = address_rules(entry.address);
+    let ours = (purpose == Purpose::Make).then_some(published);
+    for rule in [replies, outgoing].into_iter().chain(ours) {
         table.ensure_last(CNI_FORWARD, rule);
     }
     isolate::keep_before_forward(table);

@@ -304,7 +304,7 @@ fn plan(
                 }
                 publish::ensure(table, family, owner, entry, purpose);
             }
-            Entry::Forward(entry) => forward::ensure(table, entry),
+            Entry::Forward(entry) => forward::ensure(table, entry, purpose),
             Entry::Isolate(entry) => isolate::ensure(table, entry),
             Entry::SpoofGuard(_) | Entry::LocalGuard(_) => {}
         }
