@@ -50,7 +50,7 @@ mod wait;
 pub use host::{Container, Host, Uplink};
 pub use netns::{Netns, Ran};
 pub use oracle::{have, ip_json, nft_json, nft_text, ping, set_sysctl, sysctl, tool};
-pub use plugin::{Invocation, Output, Plugin, plugin_dir, workspace_dir};
+pub use plugin::{Invocation, Output, Plugin, documented_example, plugin_dir, workspace_dir};
 pub use runtime::{Attachment, Chain, PluginFailure, Runtime, reference_dir};
 pub use snapshot::Snapshot;
 pub use traffic::{EchoServer, Reply, tcp_echo_server, tcp_roundtrip, udp_echo_server, udp_roundtrip};

@@ -37,6 +37,23 @@ pub fn workspace_dir() -> PathBuf {
     here.ancestors().nth(2).expect("the workspace is two levels up").into()
 }
 
+/// The example `testdata/examples/NAME.conflist`, which `docs/plugins/NAME.md` has to show as it is in the file.
+///
+/// # Panics
+/// If either is not there, or the page shows something else.
+pub fn documented_example(name: &str) -> Value {
+    let read = |path: String| {
+        std::fs::read_to_string(workspace_dir().join(&path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let (page, example) =
+        (read(format!("docs/plugins/{name}.md")), read(format!("testdata/examples/{name}.conflist")));
+    assert!(
+        page.contains(&format!("```json\n{example}```\n")),
+        "docs/plugins/{name}.md does not show\n{example}"
+    );
+    serde_json::from_str(&example).unwrap_or_else(|e| panic!("testdata/examples/{name}.conflist: {e}"))
+}
+
 /// A plugin binary.
 #[derive(Debug, Clone)]
 pub struct Plugin {

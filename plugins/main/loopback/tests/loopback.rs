@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
 use serde_json::{Value, json};
-use testkit::{Container, Host, Output, Plugin, Snapshot, ip_json, ping, plugin_dir, reference_dir, tool};
+use testkit::{
+    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, ip_json, ping,
+    plugin_dir, reference_dir, tool, workspace_dir,
+};
 
 fn call(verb: &str, netns: &str, config: &Value) -> Output {
     Plugin::new("loopback")
@@ -49,6 +52,22 @@ fn lo_is_up_after_add_and_down_after_del() {
     assert!(!is_up(&container));
     call("DEL", path(&container), &config("1.1.0")).success();
     before.assert_same(&Snapshot::take());
+}
+
+#[test]
+fn the_example_of_the_page_gives_the_result_of_the_page() {
+    let host = Host::new();
+    let container = host.container("c1");
+    let chain = Runtime::new().chain(&documented_example("loopback"));
+    chain.status().unwrap();
+    let attachment = Attachment::new("c1", &container, "lo");
+    let result = chain.add(&attachment).unwrap();
+    chain.check(&attachment).unwrap();
+    chain.del(&attachment).unwrap();
+    let page = std::fs::read_to_string(workspace_dir().join("docs/plugins/loopback.md")).unwrap();
+    let shown =
+        page.split("The result:\n\n```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(shown).unwrap(), result);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::{Netns, Uplink, eventually, tool, udp_echo_server};
+use testkit::{Netns, Plugin, Uplink, eventually, plugin_dir, tool, udp_echo_server};
 
 use crate::lab::{Lab, network, port, port_at};
 
@@ -108,19 +108,22 @@ fn flows_to_the_same_port_elsewhere_are_left_alone() {
     let query = Client::new(&asking.container, Uplink::OUTSIDE_IPV4, 53);
     assert_eq!(query.ask().as_deref(), Some("outside"));
     assert_eq!(tracked(&query).len(), 1);
-    // Straight to a container's port, which is the host's port too.
-    let direct_server = net.start(&lab, "direct", &json!([]));
-    let _direct = udp_echo_server(&direct_server.container, Ipv4Addr::UNSPECIFIED, 53);
     let other = network(2, &json!({})).start(&lab, "other", &json!([]));
-    let direct = Client::new(&other.container, direct_server.address(true), 53);
-    assert_eq!(direct.ask().as_deref(), Some("direct"));
-
     let dns = net.start(&lab, "dns", &json!([port("udp", 53, 53)]));
     assert_eq!(tracked(&query).len(), 1, "on ADD");
-    assert_eq!(tracked(&direct).len(), 1, "on ADD");
-    net.stop(&dns);
+    // Straight to the container's port, which happens to have the number of the host's.
+    let _server = udp_echo_server(&dns.container, Ipv4Addr::UNSPECIFIED, 53);
+    let direct = Client::new(&other.container, dns.address(true), 53);
+    assert_eq!(direct.ask().as_deref(), Some("dns"));
+    let published = Client::new(&other.container, Uplink::HOST_IPV4, 53);
+    assert_eq!(published.ask().as_deref(), Some("dns"));
+    // Only this plugin's DEL: `bridge` would take the container's link away.
+    let config = net.0.stdin(1, &dns.attachment, Some(&dns.result));
+    let del = Plugin::new("portmap").verb("DEL").attachment("dns", dns.container.path(), "eth0");
+    del.path(&[plugin_dir()]).config(&config).run().success();
     assert_eq!(tracked(&query).len(), 1, "on DEL");
     assert_eq!(tracked(&direct).len(), 1, "on DEL");
+    assert_eq!(tracked(&published).len(), 0, "on DEL");
 }
 
 /// A port at one address has nothing to do with the same port at another.

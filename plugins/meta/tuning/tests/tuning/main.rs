@@ -1,6 +1,7 @@
 //! The `tuning` plugin as a runtime runs it, on a container's veth.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where it fails")]
 
+mod example;
 mod interop;
 mod lab;
 mod refusals;
