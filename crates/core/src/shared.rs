@@ -69,7 +69,7 @@ impl Shared {
         state::make_directory(&users)?;
         let entry = users.join(&user.file);
         let first = Self::is_alone(&users, user)?;
-        fs::write(&entry, &user.owner).map_err(StateError::file("write", &entry))?;
+        state::write_private(&entry, &user.owner)?;
         let value = decode(&file.read()?);
         ensure(&mut Note { file: &mut file, value, first })
     }

@@ -75,6 +75,13 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), StateError> {
     }
 }
 
+/// Writes a file, for root only.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(path).and_then(|mut file| file.write_all(content)).map_err(StateError::file("write", path))
+}
+
 /// Removes a directory if it is empty, and then its parents likewise, up to and including [`ROOT`].
 pub(crate) fn prune(path: &Path) {
     let mut directory = Some(path);
