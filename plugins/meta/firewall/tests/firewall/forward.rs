@@ -1,7 +1,12 @@
 //! Whether containers are connected, on hosts whose forward path belongs to different owners.
 
+use std::net::IpAddr;
+
 use serde_json::json;
-use testkit::{Snapshot, Uplink, nft_text, ping, tool};
+use testkit::{
+    Attachment, Runtime, Snapshot, Uplink, documented_example, nft_text, ping, tcp_echo_server,
+    tcp_roundtrip, tool,
+};
 
 use crate::lab::{Lab, feed, iptables, network, pings};
 
@@ -53,6 +58,29 @@ fn on_a_host_with_rules_of_docker() {
     containers_are_connected(&lab, "iptables");
 }
 
+/// A connection to a published port is neither a reply nor begun by the container.
+#[test]
+fn a_published_port_is_open_where_iptables_drops() {
+    let lab = Lab::new();
+    iptables("-P FORWARD DROP");
+    let mut list = documented_example("portmap");
+    list["plugins"].as_array_mut().unwrap().push(json!({ "type": "firewall" }));
+    let chain = Runtime::new().chain(&list);
+    let container = lab.host.container("c");
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+    let attachment = Attachment::new("c", &container, "eth0").capability("portMappings", ports);
+    chain.add(&attachment).unwrap_or_else(|failure| panic!("{failure}"));
+    let _server = tcp_echo_server(&container, [0; 16], 80);
+    for target in [IpAddr::from(Uplink::HOST_IPV4), IpAddr::from(Uplink::HOST_IPV6)] {
+        let reply = tcp_roundtrip(&lab.outside, target, 8080);
+        assert!(reply.is_ok(), "{target}: {reply:?}");
+    }
+    // Its other ports are not.
+    let _private = tcp_echo_server(&container, [0; 16], 81);
+    assert!(tcp_roundtrip(&lab.outside, [10, 90, 0, 2], 81).is_err());
+    chain.del(&attachment).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// A chain of nftables that is nobody's we know: an administrator has to let the traffic pass, and is told so.
 #[test]
 fn on_a_host_with_a_firewall_of_its_own() {
@@ -64,7 +92,7 @@ fn on_a_host_with_a_firewall_of_its_own() {
     );
     let net = network(1, &json!({}));
     let container = lab.host.container("c");
-    let attachment = testkit::Attachment::new("c", &container, "eth0");
+    let attachment = Attachment::new("c", &container, "eth0");
     let previous = json!({ "cniVersion": "1.1.0", "ips": [{ "address": "10.1.0.2/24" }] });
     let output = testkit::Plugin::new("firewall")
         .verb("ADD")

@@ -9,7 +9,7 @@ use testkit::{Attachment, Chain, Container, Host, Netns, Runtime, Uplink, have, 
 /// A host between containers and a neighbour.
 pub(crate) struct Lab {
     pub(crate) host: Host,
-    _outside: Uplink,
+    pub(crate) outside: Uplink,
 }
 
 impl Lab {
@@ -19,7 +19,7 @@ impl Lab {
         for route in ["-4 route add 10.0.0.0/8 via 192.0.2.1", "-6 route add fd00::/16 via 2001:db8::1"] {
             outside.run("ip", &route.split(' ').collect::<Vec<_>>());
         }
-        Self { host, _outside: outside }
+        Self { host, outside }
     }
 
     /// A container on a network.

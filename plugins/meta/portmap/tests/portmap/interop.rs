@@ -100,3 +100,27 @@ fn the_other_suite_removes_what_ours_made_with_iptables() {
     without_leftovers(&before).assert_same(&without_leftovers(&Snapshot::take()));
     ours.del(&idle.attachment).unwrap();
 }
+
+/// The rules of the Go suite's nftables backend (1.6 and later) have the container's id for a comment.
+#[test]
+fn ours_removes_what_the_other_suite_made_with_nftables() {
+    let lab = Lab::new();
+    let container = lab.host.container("web");
+    let rules = "table ip cni_hostport {
+        chain hostports {
+            tcp dport 8080 dnat to 10.1.0.2:80 comment \"web\"
+            tcp dport 8081 dnat to 10.1.0.3:80 comment \"another\"
+        }
+        chain masquerading {
+            type nat hook postrouting priority srcnat;
+            ip saddr 10.1.0.2 ip daddr 10.1.0.2 masquerade comment \"web\"
+        }
+    }";
+    std::fs::write("/run/rules", rules).unwrap();
+    testkit::tool("nft", &["-f", "/run/rules"]);
+    let config = json!({ "cniVersion": "1.0.0", "name": "net1", "type": "portmap" });
+    let del = testkit::Plugin::new("portmap").verb("DEL").attachment("web", container.path(), "eth0");
+    del.path(&[plugin_dir()]).config(&config).run().success();
+    let left = testkit::nft_text();
+    assert!(!left.contains("\"web\"") && left.contains("\"another\""), "{left}");
+}
