@@ -44,6 +44,7 @@ mod private;
 mod runtime;
 pub mod skip;
 mod snapshot;
+mod tracer;
 mod traffic;
 mod wait;
 
@@ -53,5 +54,6 @@ pub use oracle::{have, ip_json, nft_json, nft_text, ping, set_sysctl, sysctl, to
 pub use plugin::{Invocation, Output, Plugin, documented_example, plugin_dir, workspace_dir};
 pub use runtime::{Attachment, Chain, PluginFailure, Runtime, reference_dir};
 pub use snapshot::Snapshot;
+pub use tracer::{End, kill_every, kill_everywhere, may_trace};
 pub use traffic::{EchoServer, Reply, tcp_echo_server, tcp_roundtrip, udp_echo_server, udp_roundtrip};
 pub use wait::{DEADLINE, eventually};

@@ -195,9 +195,7 @@ impl Invocation {
     /// interrupt it. Standard input is left for the caller to write and close.
     pub fn spawn(&self) -> Child {
         self.netns.enter(|| {
-            Command::new(&self.program)
-                .env_clear()
-                .envs(&self.environment)
+            self.command(&self.program)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -205,6 +203,21 @@ impl Invocation {
                 .spawn()
                 .unwrap_or_else(|e| panic!("{} cannot be started: {e}", self.program.display()))
         })
+    }
+
+    /// A program with this environment and no other.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.environment);
+        command
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(crate) fn input(&self) -> &[u8] {
+        &self.stdin
     }
 
     /// The same execution as a line for a shell.

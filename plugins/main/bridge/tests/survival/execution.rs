@@ -4,15 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
-use testkit::{Host, Runtime, have, plugin_dir, skip};
+use testkit::{Host, Runtime, have, may_trace, plugin_dir, skip};
 
 use crate::support::*;
-use crate::tracer;
 
 #[test]
 fn nothing_is_executed_but_the_ipam_plugin() {
     let host = Host::new();
-    if !tracer::is_allowed() {
+    if !may_trace() {
         skip!("ptrace(2) is not permitted here");
     }
     let Some(strace) = have("strace") else { panic!("strace is not installed: run tools/install-deps") };

@@ -10,4 +10,3 @@ mod killed;
 mod storm;
 #[path = "../behaviour/support.rs"]
 mod support;
-mod tracer;

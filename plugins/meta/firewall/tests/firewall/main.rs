@@ -5,5 +5,6 @@ mod example;
 mod forward;
 mod interop;
 mod isolation;
+mod killed;
 mod lab;
 mod verbs;

@@ -5,6 +5,7 @@ mod conntrack;
 mod example;
 mod guards;
 mod interop;
+mod killed;
 mod lab;
 mod reach;
 mod sctp;

@@ -3,6 +3,7 @@
 
 mod example;
 mod interop;
+mod killed;
 mod lab;
 mod refusals;
 mod settings;
