@@ -289,7 +289,7 @@ beside_the_go_suite! {
         entries.push(isolate("cni7", IsolationPolicy::SameBridge));
         backend.verify(&owner, &entries).unwrap();
         backend.ensure(&owner, &entries).unwrap();
-        assert_same(&before, &tables.dump());
+        assert_same(&before, &without_published(&tables.dump()));
         // The Go plugin's own port of the bridge is still there, so the isolation is not ours to remove.
         backend.remove(&owner, &entries).unwrap();
         let left = tables.dump();

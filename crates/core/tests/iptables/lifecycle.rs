@@ -254,6 +254,8 @@ in_both_variants! {
         for line in tables.dump().lines() {
             if let Some(place) = line.strip_prefix("# ") {
                 (family, table) = place.split_once(' ').map(|(f, t)| (f.to_owned(), t.to_owned())).unwrap();
+            } else if line.contains("--ctstate DNAT") {
+                // Not asked for by CHECK, because an attachment of the Go suite's has no such rule.
             } else if let Some(rule) = line.strip_prefix("    ") {
                 delete_rule(tables, &family, &table, &chain, rule);
                 let error = backend.verify(&owner, &entries).unwrap_err();
