@@ -3,81 +3,20 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use ferrule_core::firewall::detect::{Evidence, detect};
 use ferrule_core::firewall::{
     Backend, Entry, Firewall, FirewallError, Firewalld, Forward, Iptables, Isolate, IsolationPolicy, Role,
 };
 use ferrule_core::owner::Owner;
-use testkit::{Host, Uplink, eventually, have, nft_text, ping, set_sysctl, tool};
+use testkit::{
+    Host, RunningFirewalld, SYSTEM_BUS, SystemBus, Uplink, eventually, have, ping, set_sysctl, tool,
+};
 
 const BUS_VARIABLE: &str = "DBUS_SYSTEM_BUS_ADDRESS";
-const USUAL_BUS: &str = "/run/dbus/system_bus_socket";
-
-/// A program that runs until this is dropped.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(program: &str, arguments: &[&str], bus: &str) -> Self {
-        let child = Command::new(have(program).unwrap())
-            .args(arguments)
-            .env(BUS_VARIABLE, format!("unix:path={bus}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start_bus(path: &str) -> Daemon {
-    std::fs::create_dir_all("/run/dbus").unwrap();
-    let configuration = format!(
-        "<busconfig><type>system</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>\
-         <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/>\
-         </policy></busconfig>"
-    );
-    std::fs::write("/run/bus.conf", configuration).unwrap();
-    let daemon =
-        Daemon::start("dbus-daemon", &["--config-file=/run/bus.conf", "--nofork", "--nopidfile"], path);
-    eventually("the bus listens", || Path::new(path).exists().then_some(()));
-    daemon
-}
-
-/// firewalld with its default configuration, running, on a bus.
-struct Running {
-    _firewalld: Daemon,
-    _bus: Daemon,
-}
-
-fn start(bus: &str) -> Running {
-    start_with(bus, "")
-}
-
-fn start_with(bus: &str, configuration: &str) -> Running {
-    // It keeps a log and its configuration there.
-    for directory in ["/var/log", "/etc/firewalld"] {
-        tool("mount", &["-t", "tmpfs", "none", directory]);
-    }
-    std::fs::write("/etc/firewalld/firewalld.conf", configuration).unwrap();
-    let bus_daemon = start_bus(bus);
-    let firewalld = Daemon::start("firewalld", &["--nofork", "--nopid"], bus);
-    // The name comes before the ruleset.
-    eventually("firewalld makes its rules", || nft_text().contains("FORWARD").then_some(()));
-    Running { _firewalld: firewalld, _bus: bus_daemon }
-}
-
-fn installed() -> bool {
-    have("firewalld").is_some() && have("dbus-daemon").is_some() && Path::new("/etc/firewalld").is_dir()
+fn start(bus: &str) -> RunningFirewalld {
+    RunningFirewalld::start(bus, "")
 }
 
 fn owner(tag: &str) -> Owner {
@@ -103,11 +42,11 @@ fn zone_of(source: &str) -> String {
 
 #[test]
 fn sources_come_and_go_with_their_users() {
-    if !installed() {
+    if !RunningFirewalld::is_installed() {
         testkit::skip!("firewalld or dbus-daemon is not installed");
     }
     let _host = Host::new();
-    let _running = start(USUAL_BUS);
+    let _running = start(SYSTEM_BUS);
     let mut backend = Firewalld::new("test");
     let (old, new) = (owner("blue/c1/eth0"), owner("blue/c2/eth0"));
     for (address, source) in [("10.1.0.5", "10.1.0.5/32"), ("fd00::5", "fd00::5/128")] {
@@ -145,7 +84,7 @@ fn sources_come_and_go_with_their_users() {
 
 #[test]
 fn packets_of_a_trusted_source_are_forwarded() {
-    if !installed() {
+    if !RunningFirewalld::is_installed() {
         testkit::skip!("firewalld or dbus-daemon is not installed");
     }
     let host = Host::new();
@@ -165,7 +104,7 @@ fn packets_of_a_trusted_source_are_forwarded() {
     uplink.run("ip", &["route", "add", "10.1.0.0/24", "via", "192.0.2.1"]);
     assert!(ping(&container, Uplink::OUTSIDE_IPV4), "the way is not there");
 
-    let _running = start(USUAL_BUS);
+    let _running = start(SYSTEM_BUS);
     let owner = owner("blue/c1/eth0");
     let entries = forward("10.1.0.5", "trusted");
     let found = detect().unwrap();
@@ -190,11 +129,11 @@ fn packets_of_a_trusted_source_are_forwarded() {
 /// firewalld can be told to use iptables; its rules there are still its own.
 #[test]
 fn firewalld_with_rules_of_iptables_is_firewalld() {
-    if !installed() {
+    if !RunningFirewalld::is_installed() {
         testkit::skip!("firewalld or dbus-daemon is not installed");
     }
     let _host = Host::new();
-    let _running = start_with(USUAL_BUS, "FirewallBackend=iptables\n");
+    let _running = RunningFirewalld::start(SYSTEM_BUS, "FirewallBackend=iptables\n");
     eventually("the rules are there", || {
         tool("iptables", &["-S", "FORWARD"]).contains("REJECT").then_some(())
     });
@@ -204,7 +143,7 @@ fn firewalld_with_rules_of_iptables_is_firewalld() {
 
 #[test]
 fn whether_it_runs_is_asked_of_the_bus_that_the_environment_names() {
-    if !installed() {
+    if !RunningFirewalld::is_installed() {
         testkit::skip!("firewalld or dbus-daemon is not installed");
     }
     if std::env::var_os(BUS_VARIABLE).is_some() {
@@ -214,7 +153,7 @@ fn whether_it_runs_is_asked_of_the_bus_that_the_environment_names() {
     }
     let _host = Host::new();
     assert!(!Firewalld::is_running().unwrap(), "there is no bus");
-    let _bus = start_bus(USUAL_BUS);
+    let _bus = SystemBus::start(SYSTEM_BUS);
     assert!(!Firewalld::is_running().unwrap(), "there is nobody on the bus");
     let elsewhere = "/run/elsewhere";
     let _running = start(elsewhere);
@@ -245,7 +184,7 @@ fn without_firewalld_there_is_nothing_to_remove() {
 fn a_silent_bus_is_given_up() {
     let _host = Host::new();
     std::fs::create_dir_all("/run/dbus").unwrap();
-    let _listener = std::os::unix::net::UnixListener::bind(USUAL_BUS).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(SYSTEM_BUS).unwrap();
     assert!(Firewalld::is_running().unwrap_err().is_timeout());
 }
 

@@ -33,6 +33,7 @@
     reason = "this crate runs inside tests, where a clear panic is how a test says what went wrong"
 )]
 
+mod firewalld;
 mod host;
 mod kernel;
 mod netlink;
@@ -48,6 +49,7 @@ mod tracer;
 mod traffic;
 mod wait;
 
+pub use firewalld::{RunningFirewalld, SYSTEM_BUS, SystemBus};
 pub use host::{Container, Host, Uplink};
 pub use netns::{Netns, Ran};
 pub use oracle::{have, ip_json, nft_json, nft_text, ping, set_sysctl, sysctl, tool};

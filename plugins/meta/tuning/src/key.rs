@@ -85,6 +85,17 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_stays_below_net(text in r"(net|\PC{0,8})([./]{1,3}(conf|neigh|IFNAME|\.\.|\PC{0,6})){0,6}") {
+            if let Some(path) = path(&text, "eth0.1") {
+                let parts: Vec<&str> = path.split('/').collect();
+                proptest::prop_assert!(parts.len() > 1 && parts[0] == "net", "{}", path);
+                proptest::prop_assert!(parts.iter().all(|part| !matches!(*part, "" | "." | "..")), "{}", path);
+            }
+        }
+    }
+
     #[test]
     fn nothing_outside_net_can_be_named() {
         for text in [

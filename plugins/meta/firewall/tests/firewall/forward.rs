@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::json;
 use testkit::{
-    Attachment, Runtime, Snapshot, Uplink, documented_example, nft_text, ping, tcp_echo_server,
-    tcp_roundtrip, tool,
+    Attachment, RunningFirewalld, Runtime, SYSTEM_BUS, Snapshot, Uplink, documented_example, nft_text, ping,
+    tcp_echo_server, tcp_roundtrip, tool,
 };
 
 use crate::lab::{Lab, feed, iptables, network, pings};
@@ -13,7 +13,6 @@ use crate::lab::{Lab, feed, iptables, network, pings};
 /// Connects two containers, and expects them to be reached, to reach, and to be forgotten: nothing on the host differs afterwards.
 fn containers_are_connected(lab: &Lab, backend: &str) {
     let net = network(1, &json!({}));
-    let idle = network(9, &json!({ "backend": "nftables" }));
     let other = network(2, &json!({}));
     // Shared things that stay as long as somebody is there.
     let other = lab.start(&other, "other");
@@ -29,7 +28,6 @@ fn containers_are_connected(lab: &Lab, backend: &str) {
     net.del(&one.attachment).unwrap_or_else(|failure| panic!("{failure}"));
     let ours = ["/var/lib/cni"];
     before.without(&ours).assert_same(&Snapshot::take().without(&ours));
-    drop(idle);
 }
 
 #[test]
@@ -44,6 +42,29 @@ fn on_a_host_where_iptables_drops() {
     let lab = Lab::new();
     iptables("-P FORWARD DROP");
     containers_are_connected(&lab, "iptables");
+}
+
+#[test]
+fn on_a_host_with_firewalld() {
+    if !RunningFirewalld::is_installed() {
+        testkit::skip!("firewalld or dbus-daemon is not installed");
+    }
+    let lab = Lab::new();
+    let _firewalld = RunningFirewalld::start(SYSTEM_BUS, "");
+    containers_are_connected(&lab, "firewalld");
+    // Another zone, where the configuration says so; and isolation, for which there is no zone.
+    let keys = json!({ "backend": "firewalld", "firewalldZone": "internal", "ingressPolicy": "same-bridge" });
+    let net = network(3, &keys);
+    let zone = || tool("firewall-cmd", &["--zone=internal", "--list-sources"]);
+    let one = lab.start(&net, "zoned");
+    assert_eq!(zone().trim(), "10.3.0.2/32 fd00:3::2/128");
+    assert!(nft_text().contains("table inet ferrule_forward"), "{}", nft_text());
+    net.check(&one.attachment).unwrap_or_else(|failure| panic!("{failure}"));
+    tool("firewall-cmd", &["--reload"]);
+    let failure = net.check(&one.attachment).unwrap_err();
+    assert_eq!((failure.plugin.as_str(), failure.code()), ("firewall", 102), "{failure}");
+    net.del(&one.attachment).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(zone().trim(), "");
 }
 
 #[test]
