@@ -10,7 +10,7 @@ BINDIR  ?= /opt/cni/bin
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test e2e e2e-kubelet install uninstall lint fmt doc clean help
+.PHONY: build demo test test-uml e2e e2e-kubelet install uninstall lint fmt doc clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -20,6 +20,9 @@ demo: $(if $(CNI_BIN),,build) ## The main job on real input: two containers, a b
 
 test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing
 	@tools/test
+
+test-uml: ## What this machine's kernel may lack (VLANs of bridges), on User Mode Linux (Debian package)
+	@tools/test-uml
 
 e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as root)
 	@e2e/run
