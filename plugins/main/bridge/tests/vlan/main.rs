@@ -41,7 +41,7 @@ pub fn vlans(netns: &Netns, port: &str) -> Vec<String> {
 fn vlan(vlan: &Value) -> String {
     let mut text = vlan["vlan"].to_string();
     if let Some(end) = vlan.get("vlanEnd") {
-        text.push_str(&format!("-{end}"));
+        text = format!("{text}-{end}");
     }
     for flag in vlan["flags"].as_array().into_iter().flatten() {
         text.push(' ');
