@@ -1,0 +1,6 @@
+//! `CNI_ARGS` and `args`.
+
+use super::Case;
+
+/// The cases.
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,6 @@
+//! Capabilities and `runtimeConfig`.
+
+use super::Case;
+
+/// The cases.
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,6 @@
+//! The configuration on standard input.
+
+use super::Case;
+
+/// The cases.
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,6 @@
+//! Address management.
+
+use super::Case;
+
+/// The cases.
+pub(super) const CASES: &[Case] = &[];

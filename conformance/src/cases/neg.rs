@@ -1,0 +1,6 @@
+//! Version negotiation.
+
+use super::Case;
+
+/// The cases.
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,6 @@
+//! VERSION.
+
+use super::Case;
+
+/// The cases.
+pub(super) const CASES: &[Case] = &[];

@@ -1,0 +1,3 @@
+//! What came out: for a terminal, for machines, for a browser.
+
+pub mod terminal;
