@@ -49,15 +49,20 @@ impl Netlink {
 
     /// The addresses of all links of the namespace.
     pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let all = self.addresses_by_link()?;
+        Ok(all.into_iter().map(|(_, address)| address.cidr.address()).collect())
+    }
+
+    /// The addresses of all links of the namespace, each with the index of its link.
+    pub fn addresses_by_link(&mut self) -> Result<Vec<(u32, InterfaceAddress)>, NetlinkError> {
         let message = AddressMessage::default();
         let answers = self.dump(&RouteNetlinkMessage::GetAddress(message), || "list addresses".to_owned())?;
         Ok(answers
             .into_iter()
             .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) => read(&message),
+                RouteNetlinkMessage::NewAddress(message) => Some((message.header.index, read(&message)?)),
                 _ => None,
             })
-            .map(|address| address.cidr.address())
             .collect())
     }
 

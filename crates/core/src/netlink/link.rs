@@ -17,10 +17,10 @@ use rtnetlink::packet_route::link::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use super::{Netlink, NetlinkError};
+use super::{Netlink, NetlinkError, VxlanSettings};
 
 /// A hardware address of six bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MacAddress(pub [u8; 6]);
 
 /// Why a text is no hardware address.
@@ -131,6 +131,8 @@ pub struct Link {
     pub all_multicast: bool,
     /// For a bridge: whether it filters VLANs.
     pub vlan_filtering: Option<bool>,
+    /// For a VXLAN device: its settings.
+    pub vxlan: Option<VxlanSettings>,
 }
 
 /// Changes to a link; what is `None` stays.
@@ -350,6 +352,9 @@ impl Link {
                         InfoBridge::VlanFiltering(on) => Some(*on),
                         _ => None,
                     });
+                }
+                LinkInfo::Data(InfoData::Vxlan(settings)) => {
+                    self.vxlan = Some(VxlanSettings::from_attributes(&settings));
                 }
                 _ => {}
             }

@@ -14,15 +14,21 @@ use thiserror::Error;
 mod address;
 mod bridge;
 mod connection;
+mod entry;
 mod link;
 mod monitor;
 mod route;
+mod tables;
+mod vxlan;
 
 pub use address::{AddressState, InterfaceAddress};
 pub use bridge::{BridgeSettings, PortSettings, Vlan, VlanRange};
 pub use connection::Netlink;
+pub use entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, NexthopKind, PrefixRoute, Way};
 pub use link::{Link, LinkChange, MacAddress, MacError, VethPairSpec};
 pub use route::RouteEntry;
+pub use tables::{Refusal, Tables};
+pub use vxlan::VxlanSettings;
 
 /// What the kernel answered to a request: the error number and, where it gave one, its own words (extended acknowledgement).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,110 @@
+//! Which of the nodes in a list is this host: the one that has one of its addresses.
+
+use std::net::IpAddr;
+
+use cni::LinkName;
+use ferrule_core::netlink::Netlink;
+
+use crate::error::{Error, Invalid, Reason};
+use crate::names::{Family, NodeId};
+use crate::node::{Listed, NodeRecord};
+use crate::view::Underlay;
+
+/// What an operator may say about the way out of this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hint {
+    /// The link.
+    pub interface: Option<LinkName>,
+    /// The address.
+    pub address: Option<IpAddr>,
+}
+
+/// An address of this host and the link that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The link's name.
+    pub interface: LinkName,
+    /// The link's MTU in bytes.
+    pub mtu: u32,
+}
+
+/// The addresses of this host's links.
+pub fn own_addresses(netlink: &mut Netlink) -> Result<Vec<OwnAddress>, Error> {
+    let links = netlink.links()?;
+    let mut own = Vec::new();
+    for (index, address) in netlink.addresses_by_link()? {
+        let Some(link) = links.iter().find(|link| link.index == index) else { continue };
+        // A name that is none of ours can't be: the kernel's rule is the one of the type.
+        let Ok(interface) = LinkName::new(link.name.as_str()) else { continue };
+        own.push(OwnAddress { address: address.cidr.address(), interface, mtu: link.mtu });
+    }
+    Ok(own)
+}
+
+/// Finds this host in a list of nodes, and the address that its tunnels begin at. Pure: `own` are the addresses of this host.
+pub fn recognise(
+    nodes: &[Listed],
+    transport: Family,
+    hint: &Hint,
+    own: &[OwnAddress],
+) -> Result<(NodeId, Underlay), Invalid> {
+    let candidates = candidates(hint, own)?;
+    let is_own =
+        |record: &NodeRecord| record.underlays().any(|ip| candidates.iter().any(|own| own.address == ip));
+    let mut mine = nodes.iter().filter(|listed| is_own(&listed.record));
+    let Some(Listed { path, record }) = mine.next() else {
+        if let Some(interface) = &hint.interface {
+            return Err(Invalid::new("underlay.interface", interface, Reason::NoAddressOnLink));
+        }
+        let names: Vec<String> = nodes
+            .iter()
+            .flat_map(|listed| listed.record.underlays())
+            .take(8)
+            .map(|ip| ip.to_string())
+            .collect();
+        let reachable = |address: &IpAddr| !address.is_loopback() && !is_link_local(address);
+        let own = own.iter().map(|own| own.address).filter(reachable).collect();
+        return Err(Invalid::new("peers", names.join(", "), Reason::NotAmongPeers { own }));
+    };
+    if let Some(other) = mine.next() {
+        let reason = Reason::Ambiguous { one: record.node.clone(), other: other.record.node.clone() };
+        return Err(Invalid::new(&format!("{}.node", other.path), &other.record.node, reason));
+    }
+    let address = record.underlay(transport).ok_or_else(|| {
+        Invalid::new(&format!("{path}.underlay"), &record.node, Reason::NoUnderlay { family: transport })
+    })?;
+    // Of an address that several links have, the largest MTU is not to be relied on.
+    let link = own.iter().filter(|own| own.address == address).min_by_key(|own| own.mtu);
+    let link = link.ok_or_else(|| Invalid::new(&format!("{path}.underlay"), address, Reason::NotLocal))?;
+    Ok((record.node.clone(), Underlay { address, interface: link.interface.clone(), mtu: link.mtu }))
+}
+
+fn candidates<'o>(hint: &Hint, own: &'o [OwnAddress]) -> Result<Vec<&'o OwnAddress>, Invalid> {
+    if let Some(address) = hint.address
+        && !own.iter().any(|own| own.address == address)
+    {
+        return Err(Invalid::new("underlay.address", address, Reason::NotLocal));
+    }
+    if let Some(interface) = &hint.interface
+        && !own.iter().any(|own| own.interface == *interface)
+    {
+        return Err(Invalid::new("underlay.interface", interface, Reason::NoLink));
+    }
+    Ok(own
+        .iter()
+        .filter(|own| hint.address.is_none_or(|address| own.address == address))
+        .filter(|own| hint.interface.as_ref().is_none_or(|interface| own.interface == *interface))
+        .collect())
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

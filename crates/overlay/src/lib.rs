@@ -1,0 +1,22 @@
+//! A container network across hosts, as data.
+//!
+//! A [`NodeRecord`] is what others must know of a node. A [`View`] is a network as one node sees it: settings, itself, its peers, valid by
+//! construction. What the kernel should have for it is a pure function of the view; what it has is listed, the difference is a batch of
+//! changes. The `vxlan` plugin without an agent and the node agent use the same functions, so they agree on every object.
+//!
+//! Nothing here talks to a server, and nothing is asynchronous.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod identity;
+pub mod mac;
+mod names;
+mod node;
+pub mod source;
+mod view;
+
+pub use error::{Error, Invalid, Reason};
+pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
+pub use node::{FORMAT, Listed, NodeRecord};
+pub use source::{Flannel, State};
+pub use view::{ALIAS, ENDPOINT_LIMIT, Settings, Underlay, View, aggregate};
