@@ -10,7 +10,7 @@ BINDIR  ?= /opt/cni/bin
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-uml e2e e2e-kubelet install uninstall lint fmt doc clean help
+.PHONY: build demo test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -29,6 +29,10 @@ e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as ro
 
 e2e-kubelet: build ## A real kubelet with containerd (builds the kubelet once, minutes)
 	@e2e/run kubelet
+
+conformance-proof: $(if $(CNI_BIN),,build) ## The proof of the conformance harness: does each check notice a plugin that is wrong on purpose?
+	@$(CARGO) run --quiet --package conformance -- prove --bin '$(or $(CNI_BIN),$(BIN))' \
+	    $(if $(ONLY),--only '$(ONLY)') $(if $(WRITE),--write)
 
 install: | $(BIN)/bridge ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step
 	@tools/install-plugins $(BIN) '$(DESTDIR)$(BINDIR)'
@@ -56,4 +60,4 @@ clean: ## Remove what was built
 
 help: ## This list
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
-	    printf '  make %-12s %s\n' "$$target" "$$text"; done
+	    printf '  make %-18s %s\n' "$$target" "$$text"; done

@@ -14,7 +14,11 @@ use crate::{cases, catalogue};
 
 /// Runs CNI plugins through the specification, item by item.
 #[derive(Debug, Parser)]
-#[command(name = "cni-conformance", version)]
+#[command(
+    name = "cni-conformance",
+    version,
+    after_help = "`cni-conformance prove` runs plugins with known faults, to prove the harness itself"
+)]
 pub struct Arguments {
     /// A directory of plugins; several are compared side by side. A label may come first: `reference=/usr/lib/cni`
     #[arg(long = "bin", value_name = "[LABEL=]DIR", default_value = "/opt/cni/bin")]

@@ -9,6 +9,7 @@
 //! * [`lab`]: one case's private world: namespaces, executions, stub delegates, and the journal that makes a failure replayable.
 //! * [`kernel`]: an independent reading of what is there.
 //! * [`run`]: plans the cases and runs each in a process of its own, in parallel.
+//! * [`mutant`], [`prove`]: plugins with faults put in, and whether the checks notice.
 //! * [`report`]: what came out, for a terminal, for machines, for a browser.
 
 pub mod cases;
@@ -16,7 +17,9 @@ pub mod catalogue;
 pub mod cli;
 pub mod kernel;
 pub mod lab;
+pub mod mutant;
 pub mod profile;
+pub mod prove;
 pub mod report;
 pub mod run;
 pub mod verdict;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use conformance::{cli, lab, run};
+use conformance::{cli, lab, mutant, prove, run};
 
 fn main() -> ExitCode {
     let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
@@ -17,9 +17,22 @@ fn main() -> ExitCode {
             Err(error) => complain(&format!("stub {}: {error}", program.display())),
         };
     }
+    // …or a plugin with a fault put in.
+    if mutant::is_mutant(&program) {
+        return match mutant::play(&program, std::env::args_os().skip(1).collect()) {
+            Ok(status) => ExitCode::from(status),
+            Err(error) => complain(&format!("mutant {}: {error}", program.display())),
+        };
+    }
     if std::env::args_os().nth(1).is_some_and(|argument| argument == run::CASE_ARGUMENT) {
         return match run::child() {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error),
+        };
+    }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == prove::ARGUMENT) {
+        return match prove::main(&prove::Arguments::parse_from(std::env::args_os().skip(1))) {
+            Ok(status) => ExitCode::from(status),
             Err(error) => complain(&error),
         };
     }
