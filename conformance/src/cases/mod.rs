@@ -7,6 +7,7 @@ mod cfg;
 mod chk;
 mod chn;
 mod con;
+mod defects;
 mod del;
 mod dlg;
 mod env;
@@ -91,6 +92,7 @@ const PARTS: &[&[Case]] = &[
     chk::CASES,
     chn::CASES,
     con::CASES,
+    defects::CASES,
     del::CASES,
     dlg::CASES,
     env::CASES,
