@@ -257,6 +257,18 @@ impl Request {
         Self { environment, ..self.clone() }
     }
 
+    /// The same call with another value for a key of its configuration: what a plugin gives to its delegates where the operator has left
+    /// it to the plugin.
+    #[must_use]
+    pub fn with_key(&self, key: &str, value: Value) -> Self {
+        let mut config = self.config.clone();
+        // Keys that differ in case only are the same to delegates, and the last of them counts.
+        config.object.retain(|name, _| !name.eq_ignore_ascii_case(key));
+        config.object.insert(key.to_owned(), value);
+        config.bytes = serde_json::to_vec(&config.object).unwrap_or_default();
+        Self { config, ..self.clone() }
+    }
+
     /// The network configuration.
     pub fn config(&self) -> &Config {
         &self.config

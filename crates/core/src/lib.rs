@@ -11,6 +11,7 @@ pub mod dbus;
 mod error;
 pub mod firewall;
 pub mod host;
+pub mod marks;
 pub mod netlink;
 pub mod netns;
 pub mod nfnetlink;

@@ -99,6 +99,11 @@ pub enum Reason {
         /// The longest prefix.
         longest: u8,
     },
+    /// Blocks of both families that do not go together.
+    #[error(
+        "in bridged mode blocks of both families go together: as many of each, in order, and of IPv6 at least as large"
+    )]
+    Unpaired,
     /// A block outside the stretched subnet.
     #[error("it is not within the subnet of the network")]
     OutsideSubnet,

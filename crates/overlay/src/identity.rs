@@ -24,6 +24,8 @@ pub struct Hint {
 pub struct OwnAddress {
     /// The address.
     pub address: IpAddr,
+    /// The length of its prefix.
+    pub prefix: u8,
     /// The link's name.
     pub interface: LinkName,
     /// The link's MTU in bytes.
@@ -38,7 +40,8 @@ pub fn own_addresses(netlink: &mut Netlink) -> Result<Vec<OwnAddress>, Error> {
         let Some(link) = links.iter().find(|link| link.index == index) else { continue };
         // A name that is none of ours can't be: the kernel's rule is the one of the type.
         let Ok(interface) = LinkName::new(link.name.as_str()) else { continue };
-        own.push(OwnAddress { address: address.cidr.address(), interface, mtu: link.mtu });
+        let (address, prefix) = (address.cidr.address(), address.cidr.prefix());
+        own.push(OwnAddress { address, prefix, interface, mtu: link.mtu });
     }
     Ok(own)
 }
@@ -78,7 +81,9 @@ pub fn recognise(
     // Of an address that several links have, the largest MTU is not to be relied on.
     let link = own.iter().filter(|own| own.address == address).min_by_key(|own| own.mtu);
     let link = link.ok_or_else(|| Invalid::new(&format!("{path}.underlay"), address, Reason::NotLocal))?;
-    Ok((record.node.clone(), Underlay { address, interface: link.interface.clone(), mtu: link.mtu }))
+    let underlay =
+        Underlay { address, prefix: link.prefix, interface: link.interface.clone(), mtu: link.mtu };
+    Ok((record.node.clone(), underlay))
 }
 
 fn candidates<'o>(hint: &Hint, own: &'o [OwnAddress]) -> Result<Vec<&'o OwnAddress>, Invalid> {

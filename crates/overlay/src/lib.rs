@@ -7,16 +7,23 @@
 //! Nothing here talks to a server, and nothing is asynchronous.
 #![forbid(unsafe_code)]
 
+pub mod actual;
+pub mod desired;
+pub mod device;
 mod error;
 pub mod identity;
 pub mod mac;
 mod names;
 mod node;
+mod program;
 pub mod source;
 mod view;
 
+pub use actual::{Actual, Changes, Links, diff};
+pub use desired::{Desired, Endpoint, Hop, endpoints, gateway};
 pub use error::{Error, Invalid, Reason};
 pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
 pub use node::{FORMAT, Listed, NodeRecord};
+pub use program::{Purge, Report, apply, guard, program, reconcile, remove, tunnel, verify};
 pub use source::{Flannel, State};
 pub use view::{ALIAS, ENDPOINT_LIMIT, Settings, Underlay, View, aggregate};

@@ -115,10 +115,19 @@ fn link_name(prefix: &str, network: &NetworkName) -> Result<LinkName, NameError>
 pub struct Underlay {
     /// The address that tunnels begin at.
     pub address: IpAddr,
+    /// The length of its prefix: peers within it are on the same link.
+    pub prefix: u8,
     /// The link that has it.
     pub interface: LinkName,
     /// What a packet may have in bytes on the way to the peers.
     pub mtu: u32,
+}
+
+impl Underlay {
+    /// Whether an address is on the same link.
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
+        Cidr::new(self.address, self.prefix).is_some_and(|subnet| subnet.contains(address))
+    }
 }
 
 /// The network as this node sees it.
@@ -285,6 +294,20 @@ fn check_settings(settings: &Settings) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Whether blocks of both families, where there are both, go together.
+fn are_paired(blocks: &[Cidr]) -> bool {
+    let (four, six): (Vec<Cidr>, Vec<Cidr>) = blocks.iter().partition(|block| block.is_ipv4());
+    let large_enough = |(four, six): (&Cidr, &Cidr)| six.bits() - six.prefix() >= four.bits() - four.prefix();
+    four.is_empty() || six.is_empty() || (four.len() == six.len() && four.iter().zip(&six).all(large_enough))
+}
+
+/// How many containers may be in blocks of a bridged network.
+fn endpoint_count(blocks: &[Cidr]) -> u64 {
+    let four = blocks.iter().any(Cidr::is_ipv4);
+    let size = |block: &Cidr| 1_u64.checked_shl(u32::from(block.bits() - block.prefix())).unwrap_or(u64::MAX);
+    blocks.iter().filter(|block| block.is_ipv4() == four).map(size).fold(0, u64::saturating_add)
+}
+
 /// What is asked of this node only.
 fn check_own(
     settings: &Settings,
@@ -292,13 +315,12 @@ fn check_own(
     node: &NodeRecord,
     peers: &[NodeRecord],
 ) -> Result<(), Invalid> {
-    if node.blocks.is_empty() {
+    // Where the kernel learns who is where, addresses may come from anywhere.
+    if node.blocks.is_empty() && settings.multicast_group.is_none() {
         return Err(Invalid::new(&format!("{path}.blocks"), "[]", Reason::NoBlock));
     }
     if settings.mode == Mode::Bridged && settings.multicast_group.is_none() {
-        let size =
-            |block: &Cidr| 1_u64.checked_shl(u32::from(block.bits() - block.prefix())).unwrap_or(u64::MAX);
-        let endpoints = peers.iter().flat_map(|peer| &peer.blocks).map(size).fold(0, u64::saturating_add);
+        let endpoints = peers.iter().map(|peer| endpoint_count(&peer.blocks)).fold(0, u64::saturating_add);
         if endpoints > ENDPOINT_LIMIT {
             let reason = Reason::TooManyEndpoints { endpoints, limit: ENDPOINT_LIMIT };
             return Err(Invalid::new("mode", "bridged", reason));
@@ -385,6 +407,10 @@ impl<'s> Screen<'s> {
                     Reason::Overlap { block: *other, node: record.node.clone(), other: path.clone() };
                 return Err(Invalid::new(&format!("{path}.blocks[{index}]"), block, reason));
             }
+        }
+        if self.settings.mode == Mode::Bridged && !are_paired(&record.blocks) {
+            let blocks: Vec<String> = record.blocks.iter().map(ToString::to_string).collect();
+            return Err(Invalid::new(&at("blocks"), blocks.join(", "), Reason::Unpaired));
         }
         self.names.insert(record.node.clone(), path.clone());
         self.macs.insert(mac, (record.node.clone(), path.clone()));

@@ -17,12 +17,14 @@ mod error;
 mod firewalld;
 mod iptables;
 mod nftables;
+mod vteps;
 
 pub use choice::{collect, preferred, probe, remove_owner, usable};
 pub use error::FirewallError;
 pub use firewalld::Firewalld;
 pub use iptables::Iptables;
 pub use nftables::Nftables;
+pub use vteps::VtepGuard;
 
 /// A firewall implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -28,6 +28,14 @@ pub struct PortSettings {
     pub hairpin: Option<bool>,
     /// No frames between isolated ports.
     pub isolated: Option<bool>,
+    /// Enter the senders of frames.
+    pub learning: Option<bool>,
+    /// Take frames only from hardware addresses that have an entry for this port (Linux 5.18).
+    pub locked: Option<bool>,
+    /// Frames for unknown addresses, for groups and for everybody leave through the port.
+    pub flood: Option<bool>,
+    /// Answer for neighbours behind the port that the bridge knows, instead of asking there.
+    pub suppress_neighbours: Option<bool>,
 }
 
 /// One VLAN, or a range of them, on a bridge port.
@@ -96,6 +104,16 @@ impl Netlink {
         let mut data = Vec::new();
         data.extend(settings.hairpin.map(InfoBridgePort::HairpinMode));
         data.extend(settings.isolated.map(InfoBridgePort::Isolated));
+        data.extend(settings.learning.map(InfoBridgePort::Learning));
+        data.extend(settings.locked.map(InfoBridgePort::Locked));
+        if let Some(on) = settings.flood {
+            data.extend([
+                InfoBridgePort::UnicastFlood(on),
+                InfoBridgePort::MulticastFlood(on),
+                InfoBridgePort::BroadcastFlood(on),
+            ]);
+        }
+        data.extend(settings.suppress_neighbours.map(InfoBridgePort::NeighSupress));
         if data.is_empty() {
             return Ok(());
         }
@@ -126,6 +144,10 @@ impl Netlink {
                         match value {
                             InfoBridgePort::HairpinMode(on) => settings.hairpin = Some(on),
                             InfoBridgePort::Isolated(on) => settings.isolated = Some(on),
+                            InfoBridgePort::Learning(on) => settings.learning = Some(on),
+                            InfoBridgePort::Locked(on) => settings.locked = Some(on),
+                            InfoBridgePort::BroadcastFlood(on) => settings.flood = Some(on),
+                            InfoBridgePort::NeighSupress(on) => settings.suppress_neighbours = Some(on),
                             _ => {}
                         }
                     }

@@ -184,7 +184,7 @@ impl Rule {
         self
     }
 
-    fn load_leading(self, field: Field, length: usize) -> Self {
+    pub(super) fn load_leading(self, field: Field, length: usize) -> Self {
         self.require(field).load_expression(field, length, register::FIRST)
     }
 

@@ -101,6 +101,10 @@ impl Field {
     pub const TH_DPORT: Self =
         Self::header("th dport", Header::Transport, 2, DataType::InetService, Needs::Nothing);
 
+    /// The VXLAN network identifier (RFC 7348, section 5) behind the UDP header.
+    pub(super) const VXLAN_VNI: Self =
+        Self::header("@th,96,24", Header::Transport, 12, DataType::Mark, Needs::Nothing);
+
     // Compared through methods of `Rule`: their values have types of their own, only the lengths are right here.
     pub(super) const PROTOCOL: Self =
         Self::new("meta protocol", Source::Meta(1), DataType::InetService, Needs::Nothing);

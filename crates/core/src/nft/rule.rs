@@ -171,6 +171,14 @@ impl Rule {
         self.compare(Field::ICMPV6_TYPE, Comparison::Equal, &[kind])
     }
 
+    /// The UDP packet is of this VXLAN network, as in `@th,96,24 100`. (`nft` has `vxlan vni` too, which needs a kernel that parses inner
+    /// headers.)
+    #[must_use]
+    pub fn vxlan_vni(self, vni: u32) -> Self {
+        let [_, identifier @ ..] = vni.to_be_bytes();
+        self.load_leading(Field::VXLAN_VNI, identifier.len()).compare_loaded(Comparison::Equal, &identifier)
+    }
+
     /// The packet's connection is in one of these [states](ct_state).
     #[must_use]
     pub fn ct_state(self, states: u32) -> Self {

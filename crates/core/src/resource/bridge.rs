@@ -325,8 +325,11 @@ impl Lifecycle for BridgePort {
         let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
         host.netlink()?.change_link(link.index, &link.name, &change)?;
         // A new port has neither, so only what is asked for is written.
-        let settings =
-            PortSettings { hairpin: self.hairpin.then_some(true), isolated: self.isolated.then_some(true) };
+        let settings = PortSettings {
+            hairpin: self.hairpin.then_some(true),
+            isolated: self.isolated.then_some(true),
+            ..PortSettings::default()
+        };
         host.netlink()?.set_port(link.index, &self.link, settings)?;
         if self.clear_vlans || self.native_vlan.is_some() || !self.trunk.0.is_empty() {
             self.configure_vlans(host, link.index)?;

@@ -21,6 +21,9 @@ pub struct Gateway {
     /// Replace another address that is in the way.
     #[serde(default)]
     pub force: bool,
+    /// Nothing is in the way: the link is the gateway of several networks.
+    #[serde(default)]
+    pub beside: bool,
 }
 
 /// The note of a gateway address: it was added here.
@@ -50,19 +53,25 @@ impl Gateway {
     /// The gateway that a register is named after.
     pub(super) fn of_register(name: &str) -> Option<Self> {
         let (link, address) = name.split_once(' ')?;
-        Some(Self { link: LinkName::new(link).ok()?, address: address.parse().ok()?, force: false })
+        Some(Self {
+            link: LinkName::new(link).ok()?,
+            address: address.parse().ok()?,
+            force: false,
+            beside: false,
+        })
     }
 
     /// The rule of the Go suite: of IPv4 one address only, of IPv6 none whose subnet overlaps.
     fn in_the_way(&self, other: &Cidr) -> bool {
-        other.is_ipv4() == self.address.is_ipv4()
+        !self.beside
+            && other.is_ipv4() == self.address.is_ipv4()
             && *other != self.address
             && (self.address.is_ipv4() || (other.overlaps(&self.address) && !link_local(other)))
     }
 
     /// A gateway address of ours, or an administrator's.
     fn of(&self, address: Cidr) -> Replaced {
-        let gateway = Self { link: self.link.clone(), address, force: false };
+        let gateway = Self { link: self.link.clone(), address, force: false, beside: false };
         Replaced { address, gateway: gateway.shared().is_used() }
     }
 

@@ -17,9 +17,11 @@ mod flows;
 mod gateway;
 mod interface;
 mod lease;
+mod overlay_port;
 mod rules;
 mod setting;
 mod switch;
+mod tunnel;
 mod veth;
 mod vlan_gateway;
 
@@ -29,9 +31,11 @@ pub use flows::forget_container;
 pub use gateway::Gateway;
 pub use interface::Interface;
 pub use lease::Lease;
+pub use overlay_port::OverlayPort;
 pub use rules::Rules;
 pub use setting::{LinkProperty, Setting, SysctlSetting};
 pub use switch::{Forwarding, LocalRouting};
+pub use tunnel::Tunnel;
 pub use veth::{VethPair, collect_pairs, free_host_end, remove_unrecorded_veth};
 pub use vlan_gateway::VlanGateway;
 
@@ -84,12 +88,16 @@ macro_rules! resources {
 }
 
 resources! {
+    /// This host's part of an overlay network, shared.
+    Tunnel,
     /// A bridge, shared.
     Bridge,
     /// A veth pair between host and container.
     VethPair,
     /// The host's end of a pair as a port of a bridge.
     BridgePort,
+    /// The host's end of a pair as a port that one hardware address is behind.
+    OverlayPort,
     /// An interface in a VLAN of a bridge, for the gateway, shared.
     VlanGateway,
     /// A gateway address on the host, shared.
@@ -176,12 +184,13 @@ fn mark_shared(host: &mut Host<'_>, link: &Link) -> Result<(), Error> {
 }
 
 /// The registers of shared resources, in the order of removal: a bridge is deleted once nothing is on it.
-const REGISTERS: [&str; 5] = [
+const REGISTERS: [&str; 6] = [
     LocalRouting::REGISTER,
     Forwarding::REGISTER,
     Gateway::REGISTER,
     VlanGateway::REGISTER,
     Bridge::REGISTER,
+    Tunnel::REGISTER,
 ];
 
 /// The shared resource that a register is about, as far as its name tells: enough to remove it.
@@ -191,6 +200,7 @@ fn of_register(kind: &str, name: &str) -> Option<Resource> {
         Forwarding::REGISTER => Forwarding::of_register(name).into(),
         Gateway::REGISTER => Gateway::of_register(name)?.into(),
         VlanGateway::REGISTER => VlanGateway::of_register(name)?.into(),
+        Tunnel::REGISTER => Tunnel::of_register(name)?.into(),
         Bridge::REGISTER => Bridge::new(LinkName::new(name).ok()?).into(),
         _ => return None,
     })

@@ -4,7 +4,12 @@ use super::*;
 use crate::names::{Port, Vni};
 
 fn own(interface: &str, address: &str, mtu: u32) -> OwnAddress {
-    OwnAddress { address: address.parse().unwrap(), interface: LinkName::new(interface).unwrap(), mtu }
+    OwnAddress {
+        address: address.parse().unwrap(),
+        prefix: 24,
+        interface: LinkName::new(interface).unwrap(),
+        mtu,
+    }
 }
 
 fn nodes() -> Vec<Listed> {

@@ -5,7 +5,12 @@ fn settings() -> Settings {
 }
 
 fn underlay(mtu: u32) -> Underlay {
-    Underlay { address: "192.0.2.1".parse().unwrap(), interface: LinkName::new("eth0").unwrap(), mtu }
+    Underlay {
+        address: "192.0.2.1".parse().unwrap(),
+        prefix: 24,
+        interface: LinkName::new("eth0").unwrap(),
+        mtu,
+    }
 }
 
 fn node(name: &str, underlay: &[&str], blocks: &[&str]) -> Listed {

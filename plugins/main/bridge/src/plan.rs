@@ -197,7 +197,13 @@ fn gateways(config: &Config, network: &AddResult) -> Result<Vec<Resource>, Failu
     resources.extend(
         addresses
             .into_iter()
-            .map(|address| Gateway { link: link.clone(), address, force: config.force_address }.into()),
+            .map(|address| Gateway {
+                link: link.clone(),
+                address,
+                force: config.force_address,
+                beside: false,
+            })
+            .map(Resource::from),
     );
     Ok(resources)
 }

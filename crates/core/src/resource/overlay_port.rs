@@ -1,0 +1,66 @@
+//! A port of a bridge that learns nothing.
+
+use cni::LinkName;
+use serde::{Deserialize, Serialize};
+
+use super::{Lifecycle, host_link, same};
+use crate::error::Error;
+use crate::host::Host;
+use crate::netlink::{
+    Change, Entry, Fdb, FdbTarget, LinkChange, MacAddress, NetlinkError, PortSettings, Tables,
+};
+
+/// The host's end of a pair as a port that one hardware address is behind, and no other: the bridge has a static entry for it, learns nothing from
+/// the port, and drops frames from other addresses, so that a container can't take another's traffic. The entry goes with the port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverlayPort {
+    /// The port.
+    pub link: LinkName,
+    /// The bridge.
+    pub bridge: LinkName,
+    /// The hardware address behind it.
+    pub mac: MacAddress,
+}
+
+impl OverlayPort {
+    fn entry(&self, link: u32) -> Fdb {
+        Fdb { link, mac: self.mac, target: FdbTarget::Port, bridge: true }
+    }
+}
+
+impl Lifecycle for OverlayPort {
+    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let bridge = host_link(host, self.bridge.as_str())?;
+        let link = host_link(host, self.link.as_str())?;
+        let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
+        host.netlink()?.change_link(link.index, &link.name, &change)?;
+        let settings = PortSettings { learning: Some(false), locked: Some(true), ..PortSettings::default() };
+        host.netlink()?.set_port(link.index, &self.link, settings)?;
+        let change = Change::Set(Entry::Fdb(self.entry(link.index)));
+        match Tables::open()?.apply(std::slice::from_ref(&change))?.pop() {
+            Some(refusal) => {
+                let operation = format!("{change} ({})", self.link);
+                Err(NetlinkError::Refused { operation, source: refusal.error }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        let link = host_link(host, self.link.as_str())?;
+        let settings = host.netlink()?.port(&self.link)?.unwrap_or_default();
+        for (what, expected, found) in
+            [("learning", false, settings.learning), ("lock", true, settings.locked)]
+        {
+            same(|| format!("{what} of port {}", self.link), &expected, &found.unwrap_or(!expected))?;
+        }
+        let present = Tables::open()?.fdb(link.index)?.contains(&self.entry(link.index));
+        let state = if present { "present" } else { "missing" };
+        same(|| format!("entry for {} at port {}", self.mac, self.link), &"present", &state)
+    }
+
+    fn remove(&self, _: &mut Host<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}

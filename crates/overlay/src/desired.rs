@@ -1,0 +1,142 @@
+//! What the kernel should have for a view: a pure function of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cni::Cidr;
+use ferrule_core::netlink::MacAddress;
+
+use crate::mac;
+use crate::names::{Family, Mode};
+use crate::view::View;
+
+/// Which way packets to a block go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hop {
+    /// Through the tunnel, to the node with this address inside.
+    Tunnel(IpAddr),
+    /// Through the underlay's link, to the node with this address.
+    Direct(IpAddr),
+    /// Nowhere: addresses of this node's own blocks that no container has. Without this, such packets would leave by the default route and
+    /// come back.
+    Nowhere,
+}
+
+/// The kernel objects of a view, without the device itself and without numbers that only this host's kernel gives (indexes, identifiers).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Addresses of the device, each a network of one.
+    pub addresses: Vec<Cidr>,
+    /// Neighbours on the device: the nodes' addresses inside.
+    pub neighbours: BTreeMap<IpAddr, MacAddress>,
+    /// Neighbours on the bridge: the containers of other nodes, so that it answers for them.
+    pub endpoints: BTreeMap<IpAddr, MacAddress>,
+    /// Where frames for a hardware address go.
+    pub fdb: BTreeMap<MacAddress, IpAddr>,
+    /// Where frames go that no entry is for.
+    pub flood: BTreeSet<IpAddr>,
+    /// Routes to blocks.
+    pub routes: BTreeMap<Cidr, Hop>,
+    /// How many peers there are: nothing is taken away without question where there are none.
+    pub peers: usize,
+}
+
+impl Desired {
+    /// The objects of a view.
+    pub fn of(view: &View) -> Self {
+        let mut desired = Self { peers: view.peers().len(), ..Self::default() };
+        let settings = view.settings();
+        if let Some(group) = settings.multicast_group {
+            // The kernel's own entry for the group, which it makes with the device.
+            desired.flood.insert(group);
+        }
+        match settings.mode {
+            Mode::Routed => desired.route(view),
+            Mode::Bridged => desired.bridge(view),
+        }
+        desired
+    }
+
+    fn route(&mut self, view: &View) {
+        let settings = view.settings();
+        for family in Family::ALL {
+            self.addresses.extend(view.node().tunnel_address(family).map(Cidr::host));
+        }
+        self.routes.extend(view.node().blocks.iter().map(|block| (*block, Hop::Nowhere)));
+        for peer in view.peers() {
+            let Some(vtep) = peer.underlay(view.family()) else { continue };
+            let mac = mac::vtep(&settings.network, &peer.node);
+            let direct = |family| {
+                let underlay = peer.underlay(family).filter(|address| view.underlay().is_on_link(*address));
+                underlay.filter(|_| settings.direct_routing)
+            };
+            for family in Family::ALL {
+                let Some(inside) = peer.tunnel_address(family) else { continue };
+                // A packet that is not wrapped needs an underlay of its own family.
+                let hop = direct(family).map_or(Hop::Tunnel(inside), Hop::Direct);
+                if matches!(hop, Hop::Tunnel(_)) {
+                    self.neighbours.insert(inside, mac);
+                    self.fdb.insert(mac, vtep);
+                }
+                self.routes.extend(peer.blocks_of(family).map(|block| (block, hop)));
+            }
+        }
+    }
+
+    fn bridge(&mut self, view: &View) {
+        let settings = view.settings();
+        if settings.multicast_group.is_some() {
+            // The kernel learns who is where.
+            return;
+        }
+        // Each node has the gateway's address itself.
+        let gateways: Vec<IpAddr> = settings.subnets.iter().filter_map(gateway).collect();
+        for peer in view.peers() {
+            let Some(vtep) = peer.underlay(view.family()) else { continue };
+            if settings.bum {
+                self.flood.insert(vtep);
+            }
+            for endpoint in endpoints(&peer.blocks) {
+                if gateways.contains(&endpoint.address) {
+                    continue;
+                }
+                let mac = mac::container(&settings.network, endpoint.address);
+                self.fdb.insert(mac, vtep);
+                self.endpoints.insert(endpoint.address, mac);
+                self.endpoints.extend(endpoint.second.map(|second| (second, mac)));
+            }
+        }
+    }
+}
+
+/// A container that a node of a bridged network may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address, of which its hardware address is computed.
+    pub address: IpAddr,
+    /// Its IPv6 address where the node has blocks of both families.
+    pub second: Option<IpAddr>,
+}
+
+/// Every container that may be in a node's blocks. Where there are blocks of both families they go together, in order: a container has the same
+/// place in both, so that its one hardware address can be computed from either.
+pub fn endpoints(blocks: &[Cidr]) -> impl Iterator<Item = Endpoint> {
+    let (four, six): (Vec<Cidr>, Vec<Cidr>) = blocks.iter().partition(|block| block.is_ipv4());
+    let (first, second) = if four.is_empty() { (six, Vec::new()) } else { (four, six) };
+    let mut second = second.into_iter();
+    first.into_iter().flat_map(move |block| {
+        let other = second.next();
+        let mut place = Some((block.address(), other.map(|other| other.address())));
+        std::iter::from_fn(move || {
+            let (address, second) = place.filter(|(address, _)| block.contains(*address))?;
+            let following = second.and_then(cni::address::next);
+            place = cni::address::next(address).map(|address| (address, following));
+            Some(Endpoint { address, second })
+        })
+    })
+}
+
+/// The gateway of a subnet: its first address after its own.
+pub fn gateway(subnet: &Cidr) -> Option<IpAddr> {
+    cni::address::next(subnet.network().address()).filter(|gateway| subnet.contains(*gateway))
+}

@@ -1,0 +1,299 @@
+//! The links of an overlay on this host: its VXLAN device, and in bridged mode the bridge.
+
+use cni::LinkName;
+use ferrule_core::netlink::{
+    BridgeSettings, Link, LinkChange, Netlink, NetlinkError, PortSettings, VxlanSettings,
+};
+use ferrule_core::sysctl::Key;
+
+use crate::actual::Links;
+use crate::desired::Desired;
+use crate::error::Error;
+use crate::mac;
+use crate::names::Mode;
+use crate::view::{ALIAS, View};
+
+/// Makes sure of the links of a view. What is there and of this network is put right; what is somebody else's is named in the error, and
+/// nothing has been changed then.
+pub fn ensure(netlink: &mut Netlink, view: &View, desired: &Desired) -> Result<Links, Error> {
+    let settings = view.settings();
+    let links = netlink.links()?;
+    refuse_collision(view, &links)?;
+    refuse_foreign(view, &links)?;
+    let underlay = links.iter().find(|link| link.name == view.underlay().interface.as_str());
+    let underlay = underlay.map(|link| link.index).unwrap_or_default();
+    let device = match links.iter().find(|link| link.name == settings.device.as_str()) {
+        Some(link) if is_as_made(view, link, underlay) => link.clone(),
+        Some(link) => {
+            // The VNI, the port or the group can't be changed; they differ because the configuration does.
+            netlink.delete_link(link.index, &link.name)?;
+            create(netlink, view, underlay, &links)?
+        }
+        None => create(netlink, view, underlay, &links)?,
+    };
+    let bridge = match settings.mode {
+        Mode::Routed => None,
+        Mode::Bridged => Some(ensure_bridge(netlink, view, &links)?),
+    };
+    adjust(netlink, view, &device, bridge)?;
+    addresses(netlink, desired, &device)?;
+    Ok(Links { device: device.index, bridge, underlay, mark: settings.mark() })
+}
+
+/// Fails if something of somebody else's is in the way of a view's links. Changes nothing.
+pub fn refuse(netlink: &mut Netlink, view: &View) -> Result<(), Error> {
+    let links = netlink.links()?;
+    refuse_collision(view, &links)?;
+    refuse_foreign(view, &links)
+}
+
+/// Finds the links of a network without changing anything; `None` if the device, or in bridged mode the bridge, is not there.
+pub fn find(netlink: &mut Netlink, view: &View) -> Result<Option<Links>, Error> {
+    let settings = view.settings();
+    let Some(device) = netlink.link(settings.device.as_str())?.filter(|link| link.alias == settings.alias())
+    else {
+        return Ok(None);
+    };
+    let bridge = match settings.mode {
+        Mode::Routed => None,
+        Mode::Bridged => match netlink.link(settings.bridge.as_str())? {
+            Some(link) => Some(link.index),
+            None => return Ok(None),
+        },
+    };
+    let underlay =
+        netlink.link(view.underlay().interface.as_str())?.map(|link| link.index).unwrap_or_default();
+    Ok(Some(Links { device: device.index, bridge, underlay, mark: settings.mark() }))
+}
+
+/// Two networks on one host whose marks are the same could not tell their routes apart. One in 49152 pairs of names.
+fn refuse_collision(view: &View, links: &[Link]) -> Result<(), Error> {
+    let settings = view.settings();
+    for link in links {
+        let Some(other) = link.alias.strip_prefix(ALIAS).and_then(|name| cni::NetworkName::new(name).ok())
+        else {
+            continue;
+        };
+        if other == settings.network {
+            continue;
+        }
+        let theirs = crate::Settings::new(other.clone(), settings.vni).map(|settings| settings.mark());
+        if theirs.is_ok_and(|mark| mark == settings.mark()) {
+            return Err(Error::Collision {
+                network: settings.network.to_string(),
+                other: other.to_string(),
+                mark: settings.mark(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Names who has the device's name, or its VNI and port.
+fn refuse_foreign(view: &View, links: &[Link]) -> Result<(), Error> {
+    let settings = view.settings();
+    for (name, kind) in [(&settings.device, "vxlan"), (&settings.bridge, "bridge")] {
+        if kind == "bridge" && settings.mode == Mode::Routed {
+            continue;
+        }
+        let Some(link) = links.iter().find(|link| link.name == name.as_str()) else { continue };
+        // Without an alias it was made, and the plugin killed before it could write one.
+        let unfinished = link.alias.is_empty() && link.mac == own_mac(view, kind).to_string();
+        if link.kind != kind || !(link.alias == settings.alias() || unfinished) {
+            let found = if link.kind.is_empty() {
+                "a plain device".to_owned()
+            } else {
+                format!("a {} link of somebody else's", link.kind)
+            };
+            return Err(Error::Taken {
+                link: link.name.clone(),
+                network: settings.network.to_string(),
+                found,
+            });
+        }
+    }
+    let holds = |link: &&Link| {
+        let same = |vxlan: &VxlanSettings| {
+            // A device for many networks (`external`) has them all.
+            vxlan.port == settings.port.get() && (vxlan.vni == settings.vni.get() || vxlan.vni == 0)
+        };
+        link.name != settings.device.as_str() && link.vxlan.as_ref().is_some_and(same)
+    };
+    match links.iter().find(holds) {
+        Some(link) => Err(held(view, &link.name)),
+        None => Ok(()),
+    }
+}
+
+fn held(view: &View, link: &str) -> Error {
+    let settings = view.settings();
+    Error::Held {
+        vni: settings.vni.get(),
+        port: settings.port.get(),
+        link: link.to_owned(),
+        network: settings.network.to_string(),
+    }
+}
+
+fn own_mac(view: &View, kind: &str) -> ferrule_core::netlink::MacAddress {
+    if kind == "bridge" { mac::gateway(&view.settings().network) } else { view.mac() }
+}
+
+/// What makes the device.
+fn wanted(view: &View, underlay: u32) -> VxlanSettings {
+    let settings = view.settings();
+    let group = settings.multicast_group;
+    VxlanSettings {
+        vni: settings.vni.get(),
+        port: settings.port.get(),
+        local: Some(view.underlay().address),
+        group,
+        // The group is joined on a link; else the device is bound to none, so that it outlives one.
+        link: group.map(|_| underlay),
+        learning: group.is_some(),
+    }
+}
+
+/// Whether a device need not be made again: the source address can be changed.
+fn is_as_made(view: &View, link: &Link, underlay: u32) -> bool {
+    let wanted = wanted(view, underlay);
+    link.vxlan.as_ref().is_some_and(|vxlan| {
+        let same_family =
+            vxlan.local.is_some_and(|local| local.is_ipv4() == view.underlay().address.is_ipv4());
+        same_family && VxlanSettings { local: wanted.local, ..vxlan.clone() } == wanted
+    })
+}
+
+fn create(netlink: &mut Netlink, view: &View, underlay: u32, links: &[Link]) -> Result<Link, Error> {
+    let name = &view.settings().device;
+    match netlink.create_vxlan(name, &wanted(view, underlay), view.mac(), view.mtu()) {
+        // Nobody here has it, so it is a device that was moved away: its socket stays in the namespace it was made in.
+        Err(error) if error.is_exists() && !links.iter().any(|link| link.name == name.as_str()) => {
+            return Err(held(view, "in another network namespace"));
+        }
+        other => other?,
+    }
+    let link = netlink.link(name.as_str())?.ok_or_else(|| missing(name))?;
+    mark(netlink, view, &link)?;
+    quieten(name, "0")?;
+    Ok(link)
+}
+
+fn missing(name: &LinkName) -> Error {
+    ferrule_core::Error::LinkMissing { name: name.to_string(), place: "on the host" }.into()
+}
+
+fn mark(netlink: &mut Netlink, view: &View, link: &Link) -> Result<(), Error> {
+    let change = LinkChange { alias: Some(view.settings().alias()), ..LinkChange::default() };
+    Ok(netlink.change_link(link.index, &link.name, &change)?)
+}
+
+/// No address of its own making, and nobody's advertisements taken, before the link is up.
+fn quieten(name: &LinkName, accept_dad: &str) -> Result<(), Error> {
+    for (parameter, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_dad", accept_dad)] {
+        let written = Key::of_interface("ipv6", name, parameter).write_if_present(value);
+        written.map_err(ferrule_core::Error::from)?;
+    }
+    Ok(())
+}
+
+/// The bridge of a stretched subnet. It is every node's gateway, so it has the same hardware address on each.
+fn ensure_bridge(netlink: &mut Netlink, view: &View, links: &[Link]) -> Result<u32, Error> {
+    let name = &view.settings().bridge;
+    let mac = mac::gateway(&view.settings().network);
+    let present = links.iter().find(|link| link.name == name.as_str()).cloned();
+    let link = if let Some(link) = present {
+        link
+    } else {
+        let settings = BridgeSettings { mtu: Some(view.mtu()), mac: Some(mac), vlan_filtering: None };
+        netlink.create_bridge(name, &settings)?;
+        let link = netlink.link(name.as_str())?.ok_or_else(|| missing(name))?;
+        for (parameter, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
+            let written = Key::of_interface("ipv6", name, parameter).write_if_present(value);
+            written.map_err(ferrule_core::Error::from)?;
+        }
+        link
+    };
+    let change = LinkChange {
+        up: (!link.up).then_some(true),
+        mac: (link.mac != mac.to_string()).then_some(mac),
+        alias: (link.alias != view.settings().alias()).then(|| view.settings().alias()),
+        ..LinkChange::default()
+    };
+    if change != LinkChange::default() {
+        netlink.change_link(link.index, &link.name, &change)?;
+    }
+    Ok(link.index)
+}
+
+/// Puts right what can be changed of a device.
+fn adjust(netlink: &mut Netlink, view: &View, link: &Link, bridge: Option<u32>) -> Result<(), Error> {
+    let settings = view.settings();
+    let address = view.underlay().address;
+    if link.vxlan.as_ref().is_some_and(|vxlan| vxlan.local != Some(address)) {
+        netlink.set_vxlan_local(link.index, &settings.device, address)?;
+    }
+    let mac = view.mac();
+    let change = LinkChange {
+        // Someone (systemd-udevd before 242's fix, an administrator) may have changed it; peers send to the computed one.
+        mac: (link.mac != mac.to_string()).then_some(mac),
+        mtu: (link.mtu != view.mtu()).then(|| view.mtu()),
+        alias: (link.alias != settings.alias()).then(|| settings.alias()),
+        master: (link.master != bridge).then(|| bridge.unwrap_or_default()),
+        ..LinkChange::default()
+    };
+    if change != LinkChange::default() {
+        netlink.change_link(link.index, &link.name, &change)?;
+    }
+    if bridge.is_some() {
+        let learns = settings.multicast_group.is_some();
+        let port = PortSettings {
+            learning: Some(learns),
+            flood: Some(learns || settings.bum),
+            suppress_neighbours: Some(!learns),
+            ..PortSettings::default()
+        };
+        netlink.set_port(link.index, &settings.device, port)?;
+    }
+    if !link.up {
+        let change = LinkChange { up: Some(true), ..LinkChange::default() };
+        netlink.change_link(link.index, &link.name, &change)?;
+    }
+    Ok(())
+}
+
+/// The device has the addresses that other nodes route to, and no others.
+fn addresses(netlink: &mut Netlink, desired: &Desired, link: &Link) -> Result<(), Error> {
+    let present: Vec<cni::Cidr> =
+        netlink.addresses(link.index)?.into_iter().map(|address| address.cidr).collect();
+    for address in desired.addresses.iter().filter(|address| !present.contains(address)) {
+        if !address.is_ipv4()
+            && let Ok(name) = LinkName::new(link.name.as_str())
+        {
+            // A host that has IPv6 disabled by default can still have it on this link, where it is asked for.
+            let written = Key::of_interface("ipv6", &name, "disable_ipv6").write_if_present("0");
+            written.map_err(ferrule_core::Error::from)?;
+        }
+        tolerate(netlink.add_address(link.index, &link.name, address, false), NetlinkError::is_exists)?;
+    }
+    for address in present.iter().filter(|address| !desired.addresses.contains(address)) {
+        if !is_link_local(address) {
+            tolerate(netlink.delete_address(link.index, &link.name, address), NetlinkError::is_missing)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_link_local(cidr: &cni::Cidr) -> bool {
+    matches!(cidr.address(), std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+fn tolerate(
+    result: Result<(), NetlinkError>,
+    fine: impl Fn(&NetlinkError) -> bool,
+) -> Result<(), NetlinkError> {
+    match result {
+        Err(error) if fine(&error) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,171 @@
+//! Making it so: the links of a view, then the entries, then who may send to it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cni::NetworkName;
+use ferrule_core::firewall::VtepGuard;
+use ferrule_core::netlink::{Change, Netlink, Tables};
+use ferrule_core::resource::Tunnel;
+use ferrule_core::shared::exclusively;
+
+use crate::actual::{Actual, Changes, Links, diff};
+use crate::desired::Desired;
+use crate::device;
+use crate::error::Error;
+use crate::view::{Settings, View};
+
+/// Whether entries are taken away that a drastic change would take away ([`Changes::is_drastic`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    /// Not without confirmation: what is missing is made, nothing goes. For lists that came from a server.
+    Guarded,
+    /// Yes: an operator has written the list, or a second look has confirmed it.
+    Confirmed,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many entries were made or put right.
+    pub set: usize,
+    /// How many were taken away.
+    pub removed: usize,
+    /// How many were not taken away, because that would have been drastic.
+    pub withheld: usize,
+}
+
+/// Makes a view so on this host: idempotent, and safe to call from several processes at once. The VXLAN device is up when this returns.
+///
+/// # Errors
+/// A device that is in the way is named, and nothing has been changed. Where the kernel refuses single entries, the others have been made.
+pub fn program(view: &View, purge: Purge) -> Result<Report, Error> {
+    let network = view.settings().network.as_str();
+    exclusively("overlay", network, || {
+        let desired = Desired::of(view);
+        let mut netlink = Netlink::open()?;
+        let mut tables = Tables::open()?;
+        // Who may send is settled before anybody can.
+        guard(view)?;
+        let links = device::ensure(&mut netlink, view, &desired)?;
+        reconcile(&mut tables, &desired, &links, purge)
+    })
+}
+
+/// Brings the entries of a network to what they should be: the whole of a periodic check, where the links are there. Not locked: nobody but
+/// the one agent of a network calls it while containers come and go.
+pub fn reconcile(
+    tables: &mut Tables,
+    desired: &Desired,
+    links: &Links,
+    purge: Purge,
+) -> Result<Report, Error> {
+    let actual = Actual::read(tables, links)?;
+    apply(tables, &diff(desired, &actual, links), purge)
+}
+
+/// Applies changes: first what is missing, then what is too much.
+pub fn apply(tables: &mut Tables, changes: &Changes, purge: Purge) -> Result<Report, Error> {
+    let mut report = Report { set: changes.set.len(), ..Report::default() };
+    commit(tables, &changes.set)?;
+    if changes.is_drastic() && purge == Purge::Guarded {
+        report.withheld = changes.remove.len();
+    } else {
+        commit(tables, &changes.remove)?;
+        report.removed = changes.remove.len();
+    }
+    Ok(report)
+}
+
+fn commit(tables: &mut Tables, changes: &[Change]) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let refusals = tables.apply(changes)?;
+    let Some(first) = refusals.first() else { return Ok(()) };
+    let what = changes.get(first.index).map(ToString::to_string).unwrap_or_default();
+    let (failed, total) = (refusals.len(), changes.len());
+    Err(Error::Refused { failed, total, first: what, source: first.error.clone() })
+}
+
+/// The addresses that packets of this network come from.
+fn vteps(view: &View) -> BTreeSet<IpAddr> {
+    view.peers().iter().filter_map(|peer| peer.underlay(view.family())).collect()
+}
+
+fn guard_of(settings: &Settings, ipv4: bool) -> VtepGuard {
+    VtepGuard { network: settings.network.clone(), ipv4, port: settings.port.get(), vni: settings.vni.get() }
+}
+
+/// Lets packets of the network in from its nodes only. (Where the kernel learns the nodes from a multicast group, nobody knows them.)
+pub fn guard(view: &View) -> Result<(), Error> {
+    if view.settings().multicast_group.is_some() {
+        return Ok(());
+    }
+    let guard = guard_of(view.settings(), view.family().is_ipv4());
+    Ok(guard.ensure(&vteps(view)).map_err(ferrule_core::Error::from)?)
+}
+
+/// Succeeds if this host has everything of a view; the error names the first thing that is missing or different. Changes nothing.
+pub fn verify(view: &View) -> Result<(), Error> {
+    let drift = |what: String, found: &str| Error::Drift {
+        what,
+        network: view.settings().network.to_string(),
+        found: found.to_owned(),
+    };
+    let mut netlink = Netlink::open()?;
+    let device = format!("the VXLAN device {}", view.settings().device);
+    let Some(links) = device::find(&mut netlink, view)? else { return Err(drift(device, "missing")) };
+    let link = netlink.link_by_index(links.device)?.unwrap_or_default();
+    if !link.up {
+        return Err(drift(device, "down"));
+    }
+    if link.mac != view.mac().to_string() {
+        let what = format!("the hardware address of {}", view.settings().device);
+        return Err(drift(what, &format!("{}, not {}", link.mac, view.mac())));
+    }
+    let settings = view.settings();
+    let expected = (settings.vni.get(), settings.port.get(), Some(view.underlay().address));
+    let vxlan = link.vxlan.unwrap_or_default();
+    if (vxlan.vni, vxlan.port, vxlan.local) != expected {
+        let local = vxlan.local.map_or_else(|| "none".to_owned(), |address| address.to_string());
+        let found = format!("VNI {}, port {}, source address {local}", vxlan.vni, vxlan.port);
+        return Err(drift(device, &found));
+    }
+    let desired = Desired::of(view);
+    let present = netlink.addresses(links.device)?;
+    let missing =
+        desired.addresses.iter().find(|address| !present.iter().any(|other| other.cidr == **address));
+    if let Some(address) = missing {
+        return Err(drift(format!("address {address} of {}", settings.device), "missing"));
+    }
+    let actual = Actual::read(&mut Tables::open()?, &links)?;
+    if let Some(change) = diff(&desired, &actual, &links).set.first() {
+        let Change::Set(entry) = change else { return Ok(()) };
+        return Err(drift(entry.to_string(), "missing or different"));
+    }
+    if settings.multicast_group.is_some() {
+        return Ok(());
+    }
+    let guard = guard_of(settings, view.family().is_ipv4());
+    Ok(guard.verify(&vteps(view)).map_err(ferrule_core::Error::from)?)
+}
+
+/// This host's part of a network, as a resource of the attachments that share it.
+pub fn tunnel(settings: &Settings) -> Tunnel {
+    let bridged = settings.mode == crate::names::Mode::Bridged;
+    Tunnel {
+        device: settings.device.clone(),
+        bridge: bridged.then(|| settings.bridge.clone()),
+        mark: settings.mark(),
+        alias: settings.alias(),
+    }
+}
+
+/// Removes a network from this host: device, entries, guard. What other networks and other programs have made stays.
+pub fn remove(settings: &Settings) -> Result<(), Error> {
+    let network: &NetworkName = &settings.network;
+    exclusively("overlay", network.as_str(), || {
+        Ok(tunnel(settings).dismantle(network, &mut Netlink::open()?)?)
+    })
+}

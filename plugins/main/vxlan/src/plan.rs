@@ -1,0 +1,166 @@
+//! From a network to resources: what an attachment is made of. Nothing here touches the kernel.
+
+use std::net::IpAddr;
+
+use cni::{AddResult, Cidr, Code, Failure, Ip, LinkName, NetworkName, Route};
+use ferrule_core::firewall::{Backend, Entry, Masquerade};
+use ferrule_core::netlink::{MacAddress, RouteEntry};
+use ferrule_core::resource::{
+    Bridge, BridgePort, Forwarding, Gateway, Interface, OverlayPort, Resource, Rules, VethPair,
+};
+use ferrule_overlay::{Endpoint, Mode, endpoints, mac};
+
+use crate::config::Config;
+use crate::network::Network;
+
+/// What IPAM gave, completed: gateways, the second address of bridged mode, default routes.
+pub fn complete(config: &Config, network: &Network, mut ipam: AddResult) -> Result<AddResult, Failure> {
+    if ipam.ips.is_empty() {
+        return Err(Failure::new(Code::InvalidConfig, "the IPAM plugin answered without an address")
+            .hint("correct the configuration of ipam, or leave it out to use the node's blocks"));
+    }
+    if config.ipam.is_none() && network.mode == Mode::Bridged {
+        let second = second_address(network, &ipam.ips);
+        ipam.ips.extend(second);
+    }
+    for ip in &mut ipam.ips {
+        ip.interface = Some(2);
+        if ip.gateway.is_none() {
+            ip.gateway = ferrule_overlay::gateway(&ip.address.network());
+        }
+        if ip.gateway == Some(ip.address.address()) {
+            let message = format!("{} is the container's address and the gateway's", ip.address);
+            return Err(Failure::new(Code::InvalidConfig, message).hint(
+                "give the container another address, or name the gateway in the configuration of ipam",
+            ));
+        }
+    }
+    for ipv4 in [true, false] {
+        let gateway = ipam.ips.iter().filter(|ip| ip.address.is_ipv4() == ipv4).find_map(|ip| ip.gateway);
+        let everywhere = if ipv4 { "0.0.0.0/0" } else { "::/0" };
+        let present = ipam.routes.iter().any(|route| route.dst.is_default() && route.dst.is_ipv4() == ipv4);
+        if let (Some(gateway), false) = (gateway, present) {
+            ipam.routes.extend(everywhere.parse().ok().map(|dst: Cidr| Route::new(dst, Some(gateway))));
+        }
+    }
+    Ok(ipam)
+}
+
+/// The IPv6 address that goes with an IPv4 one in bridged mode.
+fn second_address(network: &Network, ips: &[Ip]) -> Option<Ip> {
+    let first = ips.first()?.address.address();
+    let Endpoint { second, .. } = endpoints(&network.blocks).find(|endpoint| endpoint.address == first)?;
+    let second = second?;
+    let subnet = network.subnets.iter().find(|subnet| subnet.contains(second))?;
+    Some(Ip { gateway: ferrule_overlay::gateway(subnet), ..Ip::new(Cidr::new(second, subnet.prefix())?) })
+}
+
+/// The hardware address of the container: in bridged mode the one that peers compute.
+pub fn mac(network: &Network, name: &NetworkName, ips: &[Ip]) -> Option<MacAddress> {
+    let first = ips.first()?.address.address();
+    (network.mode == Mode::Bridged && !network.learns).then(|| mac::container(name, first))
+}
+
+/// The bridge, the pair, and its port.
+pub fn link(
+    network: &Network,
+    mac: Option<MacAddress>,
+    host_end: &LinkName,
+    ifname: &LinkName,
+) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = Vec::new();
+    if network.mode == Mode::Routed {
+        resources.push(
+            Bridge { mtu: Some(network.mtu), router: true, ..Bridge::new(network.bridge.clone()) }.into(),
+        );
+    }
+    let mtu = Some(network.mtu);
+    resources.push(VethPair { host: host_end.clone(), container: ifname.clone(), mtu, mac }.into());
+    // Before it is up, so that no frame passes with other settings.
+    resources.extend(mac.map(|mac| {
+        Resource::from(OverlayPort { link: host_end.clone(), bridge: network.bridge.clone(), mac })
+    }));
+    resources.push(
+        BridgePort {
+            link: host_end.clone(),
+            bridge: network.bridge.clone(),
+            hairpin: false,
+            isolated: false,
+            native_vlan: None,
+            trunk: ferrule_core::resource::VlanTrunk::default(),
+            clear_vlans: false,
+        }
+        .into(),
+    );
+    resources
+}
+
+/// What follows from the addresses: forwarding, the gateway on the host, the container's configuration, firewall entries.
+pub fn addresses(
+    config: &Config,
+    network: &Network,
+    result: &AddResult,
+    ifname: &LinkName,
+    preferred: impl FnOnce() -> Backend,
+) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = Vec::new();
+    for ipv4 in [true, false] {
+        if result.ips.iter().any(|ip| ip.address.is_ipv4() == ipv4) {
+            resources.push(Forwarding { ipv4 }.into());
+        }
+    }
+    let mut gateways: Vec<Cidr> =
+        result.ips.iter().filter_map(|ip| Cidr::new(ip.gateway?, ip.address.prefix())).collect();
+    gateways.sort_unstable();
+    gateways.dedup();
+    resources.extend(gateways.into_iter().map(|address| {
+        Resource::from(Gateway { link: network.bridge.clone(), address, force: false, beside: true })
+    }));
+    let sysctls = [("ipv4/arp_notify", "1"), ("ipv6/accept_ra", "0"), ("ipv6/accept_dad", "0")];
+    resources.push(
+        Interface {
+            name: ifname.clone(),
+            sysctls: sysctls.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+            addresses: result.ips.iter().map(|ip| ip.address).collect(),
+            routes: routes(result),
+            up: true,
+            dad: false,
+        }
+        .into(),
+    );
+    resources.extend(masquerade(config, network, result, preferred));
+    resources
+}
+
+/// The routes of a result as the kernel takes them: one without a next hop goes through the gateway of its family.
+fn routes(result: &AddResult) -> Vec<RouteEntry> {
+    let some = |value: u32| Some(value).filter(|value| *value != 0);
+    let gateway = |ipv4: bool| -> Option<IpAddr> {
+        result.ips.iter().filter(|ip| ip.address.is_ipv4() == ipv4).find_map(|ip| ip.gateway)
+    };
+    let route = |route: &Route| RouteEntry {
+        mtu: some(route.mtu),
+        advmss: some(route.advmss),
+        priority: some(route.priority),
+        table: route.table,
+        scope: route.scope,
+        ..RouteEntry::new(route.dst, route.gw.or_else(|| gateway(route.dst.is_ipv4())))
+    };
+    result.routes.iter().map(route).collect()
+}
+
+/// What leaves the cluster leaves with the host's address; what stays inside keeps the container's.
+fn masquerade(
+    config: &Config,
+    network: &Network,
+    result: &AddResult,
+    preferred: impl FnOnce() -> Backend,
+) -> Option<Resource> {
+    let backend = config.masquerade?.unwrap_or_else(preferred);
+    let entries = result.ips.iter().map(|ip| {
+        let of_family = |cidr: &&Cidr| cidr.is_ipv4() == ip.address.is_ipv4();
+        let exclude = network.cluster.iter().chain(&config.masquerade_exclude).filter(of_family).copied();
+        Entry::Masquerade(Masquerade { address: ip.address, exclude: exclude.collect() })
+    });
+    Some(Rules { backend, entries: entries.collect() }.into())
+}
