@@ -180,9 +180,9 @@ pub fn exclusively<T, E: From<StateError>>(
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     let lock = LockedFile::create(&state::path(["locks", kind, &file_name(name)]))?;
-    let outcome = work()?;
+    let outcome = work();
     lock.remove()?;
-    Ok(outcome)
+    outcome
 }
 
 fn owners_in(users: &Path, plugin: &str, network: &NetworkName) -> Result<Vec<Owner>, StateError> {

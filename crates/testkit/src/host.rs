@@ -32,13 +32,7 @@ impl Host {
         private::empty_directory(Path::new("/var/lib/cni"));
         private::empty_directory(Path::new("/etc/cni"));
         private::own_sysfs();
-        netlink::set_up("lo").expect("bringing lo up");
-        set_sysctl("net/ipv4/ip_forward", "0");
-        for key in ["route_localnet", "rp_filter", "arp_ignore", "arp_announce", "arp_notify"] {
-            for scope in ["all", "default"] {
-                set_sysctl(&format!("net/ipv4/conf/{scope}/{key}"), "0");
-            }
-        }
+        prepare();
         Self { netns: Netns::host() }
     }
 
@@ -71,7 +65,18 @@ impl Host {
     }
 }
 
-fn join(link: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
+/// Brings `lo` of the calling thread's namespace up, and sets the switches of forwarding to the kernel's defaults.
+pub(crate) fn prepare() {
+    netlink::set_up("lo").expect("bringing lo up");
+    set_sysctl("net/ipv4/ip_forward", "0");
+    for key in ["route_localnet", "rp_filter", "arp_ignore", "arp_announce", "arp_notify"] {
+        for scope in ["all", "default"] {
+            set_sysctl(&format!("net/ipv4/conf/{scope}/{key}"), "0");
+        }
+    }
+}
+
+pub(crate) fn join(link: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
     // To ask for a neighbour of a packet it forwards, the kernel needs the link-local address, which would be unusable
     // for up to two seconds of duplicate address detection.
     set_sysctl(&format!("net/ipv6/conf/{link}/accept_dad"), "0");
@@ -82,7 +87,7 @@ fn join(link: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
 
 /// A container's network namespace; its name and kernel objects go when this is dropped.
 #[derive(Debug)]
-pub struct Container(Netns);
+pub struct Container(pub(crate) Netns);
 
 impl Container {
     /// Deletes the namespace now, under the feet of whoever connected it.

@@ -33,6 +33,7 @@
     reason = "this crate runs inside tests, where a clear panic is how a test says what went wrong"
 )]
 
+mod fabric;
 mod firewalld;
 mod host;
 mod kernel;
@@ -49,6 +50,7 @@ mod tracer;
 mod traffic;
 mod wait;
 
+pub use fabric::{Fabric, FabricHost};
 pub use firewalld::{RunningFirewalld, SYSTEM_BUS, SystemBus};
 pub use host::{Container, Host, Uplink};
 pub use netns::{Netns, Ran};

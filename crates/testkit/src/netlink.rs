@@ -32,6 +32,8 @@ const NFGENMSG: usize = 4;
 
 const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
@@ -67,6 +69,31 @@ pub(crate) fn add_veth(name: &str, peer_name: &str, peer_netns: &std::fs::File) 
             });
         });
     });
+    message.transact()
+}
+
+/// Makes a bridge in the calling thread's namespace.
+pub(crate) fn add_bridge(name: &str) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+    message.link_header(0, 0, 0);
+    message.attribute(IFLA_IFNAME, &zero_ended(name));
+    message.nested(IFLA_LINKINFO, |info| info.attribute(IFLA_INFO_KIND, &zero_ended("bridge")));
+    message.transact()
+}
+
+/// Makes a link a port of a bridge.
+pub(crate) fn set_master(link: &str, bridge: &str) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, 0);
+    message.link_header(index_of(link)?, 0, 0);
+    message.attribute(IFLA_MASTER, &index_of(bridge)?.to_ne_bytes());
+    message.transact()
+}
+
+/// Sets the MTU of a link.
+pub(crate) fn set_mtu(link: &str, mtu: u32) -> io::Result<()> {
+    let mut message = Message::new(RTM_NEWLINK, 0);
+    message.link_header(index_of(link)?, 0, 0);
+    message.attribute(IFLA_MTU, &mtu.to_ne_bytes());
     message.transact()
 }
 

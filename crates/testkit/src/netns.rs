@@ -17,13 +17,19 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub struct Netns {
     name: String,
     path: PathBuf,
+    /// Directories that whoever enters sees elsewhere: where, and what is there instead.
+    mounts: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Netns {
     /// The namespace the process started in, called `host`.
     pub fn host() -> Self {
         // The process's own entry is the main thread's, which never changes its namespace: `enter` uses other threads.
-        Self { name: "host".into(), path: format!("/proc/{}/ns/net", std::process::id()).into() }
+        Self {
+            name: "host".into(),
+            path: format!("/proc/{}/ns/net", std::process::id()).into(),
+            mounts: Vec::new(),
+        }
     }
 
     /// Makes a namespace at `/run/netns/NAME`, as `ip netns add` does, with its loopback device down.
@@ -43,7 +49,14 @@ impl Netns {
                 .expect("the thread making a namespace")
         });
         bound.unwrap_or_else(|e| panic!("making the network namespace {name}: {e}"));
-        Self { name: name.into(), path }
+        Self { name: name.into(), path, mounts: Vec::new() }
+    }
+
+    /// The same namespace, as that of a host with directories of its own: who enters sees `instead` at `at`, both of which exist, and
+    /// nobody else does.
+    pub(crate) fn with_mount(mut self, at: impl Into<PathBuf>, instead: impl Into<PathBuf>) -> Self {
+        self.mounts.push((at.into(), instead.into()));
+        self
     }
 
     /// Takes the name away, as `ip netns del` does. The kernel frees the namespace once no process, socket or
@@ -72,10 +85,25 @@ impl Netns {
                     .unwrap_or_else(|e| panic!("opening the namespace {}: {e}", self.path.display()));
                 setns(file, CloneFlags::CLONE_NEWNET)
                     .unwrap_or_else(|e| panic!("entering the namespace {}: {e}", self.name));
+                self.mount();
                 work()
             });
             thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
         })
+    }
+
+    /// Shows this thread, and what it starts, the host's own directories. Containers' namespaces are mounts too: those that are there by now
+    /// are taken along.
+    fn mount(&self) {
+        if self.mounts.is_empty() {
+            return;
+        }
+        unshare(CloneFlags::CLONE_NEWNS)
+            .unwrap_or_else(|e| panic!("a mount namespace for {}: {e}", self.name));
+        for (at, instead) in &self.mounts {
+            mount(Some(instead), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .unwrap_or_else(|e| panic!("showing {} at {}: {e}", instead.display(), at.display()));
+        }
     }
 
     /// Runs a program inside this namespace to its end.

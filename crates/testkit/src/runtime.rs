@@ -21,6 +21,7 @@ pub struct Runtime {
     directories: Vec<PathBuf>,
     environment: BTreeMap<OsString, OsString>,
     deadline: Duration,
+    host: Netns,
 }
 
 impl Runtime {
@@ -36,7 +37,15 @@ impl Runtime {
             directories: directories.into_iter().map(Into::into).collect(),
             environment: BTreeMap::from([("PATH".into(), SERVICE_PATH.into())]),
             deadline: Duration::from_secs(20),
+            host: Netns::host(),
         }
+    }
+
+    /// A runtime of another host: its plugins run in that namespace.
+    #[must_use]
+    pub fn on(mut self, host: &Netns) -> Self {
+        self.host = host.clone();
+        self
     }
 
     /// Adds a variable to every execution's environment (which holds `PATH` and the six `CNI_` ones otherwise).
@@ -335,6 +344,7 @@ impl Chain {
             .attachment("", "", "")
             .env("CNI_ARGS", "")
             .path(&self.runtime.directories)
+            .from_netns(&self.runtime.host)
             .config(config)
             .deadline(self.runtime.deadline);
         if let Some(a) = attachment {

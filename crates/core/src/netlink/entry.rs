@@ -26,6 +26,7 @@ const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
+const NUD_REACHABLE: u16 = 0x02;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 const NTF_SELF: u8 = 0x02;
@@ -356,8 +357,8 @@ impl Fdb {
         }
         let (state, flags) = match (self.target, self.bridge) {
             (FdbTarget::Port, _) => (NUD_NOARP, NTF_MASTER),
-            // To a bridge, `permanent` would mean an address of its own.
-            (_, true) => (NUD_NOARP, NTF_SELF | NTF_MASTER),
+            // To a bridge, `permanent` would mean an address of its own; to the device, `noarp` alone means nothing.
+            (_, true) => (NUD_NOARP | NUD_REACHABLE, NTF_SELF | NTF_MASTER),
             (_, false) => (NUD_PERMANENT | NUD_NOARP, NTF_SELF),
         };
         neighbour_message(AF_BRIDGE, self.link, state, flags, &attributes)
@@ -387,7 +388,10 @@ impl Fdb {
         // A bridge's own addresses on the port (`permanent`), and what was learnt, are nobody's business here.
         let static_entry = heard.state & NUD_NOARP != 0 && heard.state & NUD_PERMANENT == 0;
         match target {
-            Some(target) if !of_bridge => Some(Self { link: heard.link, mac: mac?, target, bridge: false }),
+            // What a device has learnt ages.
+            Some(target) if !of_bridge && heard.state & (NUD_PERMANENT | NUD_NOARP) != 0 => {
+                Some(Self { link: heard.link, mac: mac?, target, bridge: false })
+            }
             _ if of_bridge && static_entry => {
                 Some(Self { link: heard.link, mac: mac?, target: FdbTarget::Port, bridge: true })
             }

@@ -1,0 +1,111 @@
+//! Bridged mode: one subnet on all hosts.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use testkit::{Fabric, ping};
+
+use crate::lab::{Inside, all_reach_all, connect, connect_all, explain, link, list, peers_with, run, state};
+
+fn network(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, keys: Value) -> Value {
+    let peers = peers_with(fabric, ipv4_underneath, |number| inside.slices(number));
+    let mut all = json!({ "vni": 200, "mode": "bridged", "subnet": inside.subnets(), "peers": peers });
+    all.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    list(&all)
+}
+
+fn life(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, keys: Value) {
+    let before: Vec<_> = fabric.hosts().iter().map(|host| state(host)).collect();
+    let list = network(fabric, inside, ipv4_underneath, keys);
+    let mut connected = connect_all(fabric, &list);
+    connected.push(connect(fabric, 1, &list, "c1b"));
+    all_reach_all(&connected);
+    // One subnet: no router between them, so nothing has lowered the hop limit.
+    for address in connected[1].addresses() {
+        let reply = run(&connected[0].container, &format!("ping -n -c 1 -t 1 {address}"));
+        assert!(reply.contains("ttl=64"), "{reply}");
+    }
+    for one in &connected {
+        one.check().unwrap();
+        one.chain.status().unwrap();
+    }
+    for one in &connected {
+        one.del();
+        one.del();
+    }
+    for (host, before) in fabric.hosts().iter().zip(before) {
+        before.assert_same(&state(host));
+    }
+}
+
+#[test]
+fn two_hosts_share_a_subnet() {
+    life(&Fabric::switched(2), Inside::V4, true, json!({}));
+}
+
+#[test]
+fn three_hosts_behind_a_router_share_subnets_of_both_families() {
+    life(&Fabric::routed(3), Inside::Dual, true, json!({ "ipMasq": true }));
+}
+
+#[test]
+fn ipv6_alone_inside_and_underneath() {
+    life(&Fabric::switched(2), Inside::V6, false, json!({}));
+}
+
+#[test]
+fn broadcasts_reach_other_hosts_only_where_asked_for() {
+    for (bum, answered) in [(false, false), (true, true)] {
+        let fabric = Fabric::switched(2);
+        let list = network(&fabric, Inside::V4, true, json!({ "bum": bum }));
+        let connected = connect_all(&fabric, &list);
+        let sent = {
+            run(&connected[1].container, "sysctl -q -w net.ipv4.icmp_echo_ignore_broadcasts=0");
+            let words = ["-n", "-b", "-c", "2", "-W", "1", "10.50.255.255"];
+            connected[0].container.run("ping", &words)
+        };
+        let from_other = connected[1].addresses()[0].to_string();
+        assert_eq!(
+            sent.stdout.contains(&from_other),
+            answered,
+            "bum {bum}: {}\n{}",
+            sent.stdout,
+            explain(connected[0].host)
+        );
+    }
+}
+
+/// A container that sends as another must not get that one's packets, nor get any through.
+#[test]
+fn a_container_can_not_take_the_traffic_of_another() {
+    let fabric = Fabric::switched(2);
+    let list = network(&fabric, Inside::V4, true, json!({}));
+    let victim = connect(&fabric, 1, &list, "victim");
+    let thief = connect(&fabric, 1, &list, "thief");
+    let far = connect(&fabric, 2, &list, "far");
+    let mac = link(&victim.container, "eth0")["address"].as_str().unwrap().to_owned();
+    run(&thief.container, &format!("ip link set eth0 address {mac}"));
+    assert!(
+        !ping(&thief.container, far.addresses()[0]),
+        "frames from another's hardware address are dropped"
+    );
+    assert!(ping(&far.container, victim.addresses()[0]), "{}", explain(victim.host));
+    assert!(ping(&victim.container, far.addresses()[0]));
+}
+
+/// Hardware addresses follow from IP addresses, so an address that moves to another node is reachable there at once.
+#[test]
+fn hardware_addresses_follow_from_ip_addresses() {
+    let fabric = Fabric::switched(2);
+    let list = network(&fabric, Inside::Dual, true, json!({}));
+    let one = connect(&fabric, 1, &list, "c1");
+    let far = connect(&fabric, 2, &list, "c2");
+    let neighbours = run(one.host, "ip neigh show dev vb-blue");
+    let mac = link(&far.container, "eth0")["address"].as_str().unwrap().to_owned();
+    for address in far.addresses() {
+        let entry = format!("{address} lladdr {mac} PERMANENT proto 70");
+        assert!(neighbours.lines().any(|line| line.trim() == entry), "{entry}\n{neighbours}");
+    }
+    let gateway: IpAddr = "10.50.0.1".parse().unwrap();
+    assert!(ping(&far.container, gateway), "each host is the gateway of its own containers");
+}

@@ -1,0 +1,168 @@
+//! What can't be is refused with its path and value, before anything is changed.
+
+use serde_json::{Value, json};
+use testkit::{Attachment, Fabric};
+
+use crate::lab::{Inside, list, peers, refusal, run, state};
+
+/// ADD and STATUS refuse; the host is as it was.
+#[track_caller]
+fn refused(fabric: &Fabric, keys: Value) -> (u64, String) {
+    let host = &fabric.hosts()[0];
+    let before = state(host);
+    let container = fabric.container("c1");
+    let chain = host.runtime().chain(&list(&keys));
+    let attachment = Attachment::new("c1", &container, "eth0");
+    let refused = refusal(chain.add(&attachment));
+    // What another namespace hides is seen only by trying.
+    if !refused.1.contains("in another network namespace") {
+        chain.status().unwrap_err();
+    }
+    chain.del(&attachment).unwrap();
+    drop(container);
+    before.assert_same(&state(host));
+    refused
+}
+
+fn with(mut peers: Value, peer: Value) -> Value {
+    peers.as_array_mut().unwrap().push(peer);
+    peers
+}
+
+#[test]
+fn a_mistake_in_the_configuration() {
+    let fabric = Fabric::switched(2);
+    let peers = peers(&fabric, Inside::V4, true);
+    let c = |blocks: &str| json!({ "node": "c", "underlay": "192.0.2.9", "blocks": [blocks] });
+    for (keys, message) in [
+        (json!({ "peers": peers }), "vni: it is missing"),
+        (
+            json!({ "vni": 0, "peers": peers }),
+            "vni: 0 is not a VXLAN network identifier; it is 1 to 16777215 (value: 0)",
+        ),
+        (json!({ "vni": 100 }), "nothing says who the nodes are"),
+        (json!({ "vni": 100, "peers": peers, "source": "agent" }), "each say who the nodes are"),
+        (json!({ "source": "etcd" }), "source: \"etcd\" is not known"),
+        (json!({ "source": "agent", "vni": 100 }), "vni: the agent decides this"),
+        (json!({ "vni": 100, "peers": peers, "mode": "l2" }), "mode: \"l2\" is not known"),
+        (
+            json!({ "vni": 100, "peers": peers, "mode": "bridged" }),
+            "peers[0].blocks[0]: a bridged network needs a subnet of IPv4",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "subnet": "10.40.0.0/16" }),
+            "subnet: it belongs to mode \"bridged\"",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "mtu": 1451 }),
+            "mtu: eth0 carries 1500 bytes, of which 1450 are left for a packet inside the tunnel (value: 1451)",
+        ),
+        (json!({ "vni": 100, "peers": peers, "mtu": 100 }), "mtu: 100 is not possible"),
+        (
+            json!({ "vni": 100, "peers": with(peers.clone(), c("10.40.2.0/25")) }),
+            "peers[2].blocks[0]: it overlaps 10.40.2.0/24 of node h2 at peers[1] (value: 10.40.2.0/25)",
+        ),
+        (
+            json!({ "vni": 100, "peers": with(peers.clone(), c("10.40.9.1/24")) }),
+            "peers[2].blocks[0]: it has host bits; the network is 10.40.9.0/24 (value: 10.40.9.1/24)",
+        ),
+        (
+            json!({ "vni": 100, "peers": with(peers.clone(), json!({ "node": "h1", "underlay": "192.0.2.9" })) }),
+            "peers[2].node: it names the same node as peers[0] (value: h1)",
+        ),
+        (
+            json!({ "vni": 100, "peers": with(peers.clone(), json!({ "node": "c", "underlay": "192.0.2.9/24" })) }),
+            "peers[2].underlay: expected an IP address",
+        ),
+        (
+            json!({ "vni": 100, "peers": [peers[1]] }),
+            "peers: this host is not among its peers: it has none of these addresses (its own: 192.0.2.1, 2001:db8::1) (value: 192.0.2.2)",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "underlay": { "interface": "eth9" } }),
+            "underlay.interface: this host has no such link (value: eth9)",
+        ),
+        (
+            json!({ "vni": 100, "peersFile": "peers.json" }),
+            "peersFile: \"peers.json\" is not an absolute path",
+        ),
+    ] {
+        let (code, text) = refused(&fabric, keys);
+        assert_eq!(code, 7, "{text}");
+        assert!(text.contains(message), "{text}\nwas expected to contain\n{message}");
+    }
+}
+
+#[test]
+fn an_mtu_too_small_for_ipv6() {
+    let fabric = Fabric::switched(2);
+    fabric.set_mtu(1300);
+    let (code, text) = refused(&fabric, json!({ "vni": 100, "peers": peers(&fabric, Inside::V6, true) }));
+    assert_eq!(code, 7);
+    assert!(
+        text.contains("mtu: IPv6 needs an MTU of 1280 at least (RFC 8200, section 5) (value: 1250)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_foreign_device_with_the_same_vni_and_port_is_named() {
+    let fabric = Fabric::switched(2);
+    let keys = json!({ "vni": 100, "peers": peers(&fabric, Inside::V4, true) });
+    run(&fabric.hosts()[0], "ip link add theirs type vxlan id 100 dstport 4789 local 192.0.2.1");
+    let (code, text) = refused(&fabric, keys.clone());
+    assert_eq!(
+        (code, text.as_str()),
+        (103, "VNI 100 on UDP port 4789 is held by the link theirs, which does not belong to network blue")
+    );
+    // Another port, or another VNI, is another device.
+    let fabric_keys = json!({ "port": 8472 });
+    let mut keys = keys;
+    keys.as_object_mut().unwrap().extend(fabric_keys.as_object().unwrap().clone());
+    let one = crate::lab::connect(&fabric, 1, &list(&keys), "c1");
+    one.del();
+}
+
+#[test]
+fn a_foreign_device_that_was_moved_away_still_holds_its_port() {
+    let fabric = Fabric::switched(2);
+    let keys = json!({ "vni": 100, "peers": peers(&fabric, Inside::V4, true) });
+    let elsewhere = fabric.container("elsewhere");
+    let host = &fabric.hosts()[0];
+    run(host, "ip link add theirs type vxlan id 100 dstport 4789 local 192.0.2.1");
+    run(host, &format!("ip link set theirs netns {}", elsewhere.path().display()));
+    let (code, text) = refused(&fabric, keys);
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            103,
+            "VNI 100 on UDP port 4789 is held by the link in another network namespace, which does not belong to network blue"
+        )
+    );
+}
+
+#[test]
+fn a_link_of_somebody_elses_with_the_devices_name() {
+    let fabric = Fabric::switched(2);
+    run(&fabric.hosts()[0], "ip link add vx-blue type bridge");
+    let (code, text) = refused(&fabric, json!({ "vni": 100, "peers": peers(&fabric, Inside::V4, true) }));
+    assert_eq!(code, 103);
+    assert!(
+        text.starts_with(
+            "the link vx-blue exists and is not the VXLAN device of network blue but a bridge link"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_agent_that_has_not_written_its_state_yet() {
+    let fabric = Fabric::switched(1);
+    let (code, text) = refused(&fabric, json!({ "source": "agent" }));
+    assert_eq!(
+        (code, text.as_str()),
+        (11, "network blue has no state file /run/ferrule/overlay/blue.json yet")
+    );
+    let (code, text) = refused(&fabric, json!({ "source": "flannel" }));
+    assert_eq!((code, text.as_str()), (11, "network blue has no state file /run/flannel/subnet.env yet"));
+}
