@@ -22,7 +22,7 @@ pub struct Gateway {
     #[serde(default)]
     pub force: bool,
     /// Nothing is in the way: the link is the gateway of several networks.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub beside: bool,
 }
 
