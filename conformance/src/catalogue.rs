@@ -20,6 +20,20 @@ pub enum Level {
     Quality,
 }
 
+impl Level {
+    /// The word in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Must => "must",
+            Self::Should => "should",
+            Self::May => "may",
+            Self::Convention => "convention",
+            Self::Reference => "reference",
+            Self::Quality => "quality",
+        }
+    }
+}
+
 /// One thing that the specification, the conventions or practice ask of a plugin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,12 +52,13 @@ pub struct Item {
 }
 
 /// A part of the catalogue: the items whose ids begin alike.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Section {
     /// A title for reports.
     pub title: String,
-    /// Its items, in order.
+    /// Its items, in order. A table of the file each, so the singular there.
+    #[serde(rename(serialize = "items"), alias = "items")]
     pub item: Vec<Item>,
 }
 

@@ -10,16 +10,20 @@
 //! * [`kernel`]: an independent reading of what is there.
 //! * [`run`]: plans the cases and runs each in a process of its own, in parallel.
 //! * [`mutant`], [`prove`]: plugins with faults put in, and whether the checks notice.
+//! * [`replay`]: a case as a shell script.
+//! * [`expect`]: deviations that are known, and whether a run met others.
 //! * [`report`]: what came out, for a terminal, for machines, for a browser.
 
 pub mod cases;
 pub mod catalogue;
 pub mod cli;
+pub mod expect;
 pub mod kernel;
 pub mod lab;
 pub mod mutant;
 pub mod profile;
 pub mod prove;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod verdict;

@@ -403,6 +403,7 @@ mod tests {
                 .collect(),
             journal: Vec::new(),
             millis: 0,
+            known: None,
         };
         PluginReport {
             plugin: "bridge".to_owned(),

@@ -1,21 +1,23 @@
 //! Plans the cases, runs each in a process and a world of its own, several side by side, and gathers what came out.
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+mod child;
+mod worker;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub use child::child;
+
 use crate::cases::{self, Case};
-use crate::catalogue::{self, Item, Level};
-use crate::lab::{Lab, parse_version, world};
+use crate::catalogue::{self, Item, Level, Section};
+use crate::lab::parse_version;
+use crate::lab::world::Isolation;
 use crate::profile::Profile;
-use crate::verdict::{CaseResult, Finding, Outcome, Stop, Verdict};
+use crate::verdict::{CaseResult, Verdict};
+use worker::{Interrupt, Workers};
 
 /// A directory of plugins under test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,21 +74,62 @@ pub struct SuiteReport {
     pub suite: Suite,
     /// Its plugins.
     pub plugins: Vec<PluginReport>,
+    /// Executables of the directory that no profile describes, and that were left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
 }
 
 /// Everything that came out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
+    /// Of this structure: grows when a field changes its meaning or goes. A new field does not change it.
+    pub schema: u32,
     /// The harness's version.
     pub harness: String,
     /// The kernel's release.
     pub kernel: String,
+    /// When the run began, in universal time: `2026-03-01T12:00:00Z`.
+    pub started: String,
     /// Wall-clock seconds of the whole run.
     pub seconds: f64,
+    /// What of the host the plugins could see or change, because this place refuses to isolate it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<String>,
+    /// Cases that were planned and not run, because the run was interrupted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_run: usize,
     /// The catalogue, for readers of the report.
-    pub items: Vec<Item>,
+    pub sections: Vec<Section>,
     /// The suites, in the order they were given.
     pub suites: Vec<SuiteReport>,
+    /// Expected deviations that did not occur.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Report {
+    /// The [`Report::schema`] this program writes.
+    pub const SCHEMA: u32 = 1;
+
+    /// Every item, in the order of reports.
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.sections.iter().flat_map(|section| &section.item)
+    }
+
+    /// Every plugin with its suite.
+    pub fn plugins(&self) -> impl Iterator<Item = (&Suite, &PluginReport)> {
+        self.suites.iter().flat_map(|suite| suite.plugins.iter().map(|plugin| (&suite.suite, plugin)))
+    }
+
+    /// Every case with its suite and plugin.
+    pub fn cases(&self) -> impl Iterator<Item = (&Suite, &PluginReport, &CaseResult)> {
+        self.plugins().flat_map(|(suite, plugin)| plugin.cases.iter().map(move |case| (suite, plugin, case)))
+    }
 }
 
 /// What a worker tells while it runs.
@@ -106,7 +149,7 @@ pub enum Progress {
 }
 
 /// The work of one child process, on its standard input.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Job {
     directory: PathBuf,
     profile: Profile,
@@ -114,57 +157,43 @@ struct Job {
     level: Level,
     item: String,
     case: String,
+    isolation: Isolation,
 }
 
 /// The name under which the program runs one case, and not the whole plan.
 pub const CASE_ARGUMENT: &str = "__case";
 /// The pseudo-case that asks a plugin for its versions and tries its profile's needs.
 const PROBE: &str = "__probe";
-/// A case that takes longer than this is stopped, and broken.
-const CASE_LIMIT: Duration = Duration::from_secs(180);
+/// The pseudo-case that only enters a world, and tells what it cannot isolate.
+const WORLD: &str = "__world";
 
-/// Runs the plan, telling `progress` as it goes.
+/// Runs the plan, telling `progress` as it goes. SIGINT, SIGTERM and SIGHUP end it early, with what there is by then.
 ///
 /// # Errors
-/// A catalogue that does not parse, or a program that cannot start itself.
+/// A catalogue that does not parse, a program that cannot start itself, or a place where nobody may create namespaces.
 pub fn run(plan: &Plan, progress: &(dyn Fn(Progress) + Sync)) -> Result<Report, String> {
-    let started = Instant::now();
-    let items = catalogue::items()?;
+    let (started, date) = (Instant::now(), SystemTime::now());
+    let sections = catalogue::sections()?;
+    let items: Vec<Item> = sections.iter().flat_map(|section| section.item.clone()).collect();
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    let mut reports = Vec::new();
+    let workers = Workers::new(program, Interrupt::listen()?);
+    let (isolation, exposed) = isolate(&workers, plan)?;
     let mut jobs = Vec::new();
-    for (suite_index, suite) in plan.suites.iter().enumerate() {
+    let mut reports = Vec::new();
+    for (index, suite) in plan.suites.iter().enumerate() {
         let mut plugins = Vec::new();
-        for profile in &plan.profiles {
-            let wanted =
-                plan.plugins.is_empty() || plan.plugins.iter().any(|p| crate::glob(p, &profile.plugin));
-            if !wanted || !suite.directory.join(&profile.plugin).is_file() {
-                continue;
-            }
-            let mut report = probe(&program, suite, profile);
-            if report.skipped.is_none() {
-                for case in planned(&items, profile, &plan.only) {
-                    let level =
-                        items.iter().find(|item| item.id == case.item).map_or(Level::Quality, |i| i.level);
-                    jobs.push((
-                        suite_index,
-                        plugins.len(),
-                        job(suite, profile, &report.versions, case, level),
-                    ));
-                }
-            }
-            report.cases.clear();
+        for profile in plan.profiles_of(suite) {
+            let (report, planned) = prepare(&workers, plan, &items, (suite, profile), isolation);
+            jobs.extend(planned.into_iter().map(|job| (index, plugins.len(), job)));
             plugins.push(report);
         }
-        reports.push(SuiteReport { suite: suite.clone(), plugins });
+        reports.push(SuiteReport { suite: suite.clone(), plugins, unknown: plan.unknown(suite) });
     }
-    progress(Progress::Planned(jobs.len()));
-    let order: Vec<(String, String)> = items
-        .iter()
-        .flat_map(|i| cases::of_item(&i.id))
-        .map(|c| (c.item.to_owned(), c.name.to_owned()))
-        .collect();
-    for (suite, plugin, result) in work(&program, jobs, plan.jobs) {
+    let planned = jobs.len();
+    progress(Progress::Planned(planned));
+    let mut done = 0;
+    for (suite, plugin, result) in workers.work(jobs, plan.jobs) {
+        done += 1;
         let report = &mut reports[suite];
         progress(Progress::Done {
             suite: report.suite.label.clone(),
@@ -173,18 +202,96 @@ pub fn run(plan: &Plan, progress: &(dyn Fn(Progress) + Sync)) -> Result<Report, 
         });
         report.plugins[plugin].cases.push(result);
     }
-    for plugin in reports.iter_mut().flat_map(|report| &mut report.plugins) {
-        plugin.cases.sort_by_key(|case| {
-            order.iter().position(|(item, name)| *item == case.item && *name == case.case)
-        });
-    }
+    sort(&items, &mut reports);
     Ok(Report {
+        schema: Report::SCHEMA,
         harness: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        started: timestamp(date.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
         seconds: started.elapsed().as_secs_f64(),
-        items,
+        exposed,
+        not_run: planned - done,
+        sections,
         suites: reports,
+        stale: Vec::new(),
     })
+}
+
+/// Finds the strictest world this place lets us make: with a user namespace, else, for root, without. What it leaves exposed.
+fn isolate(workers: &Workers, plan: &Plan) -> Result<(Isolation, Vec<String>), String> {
+    let (Some(suite), Some(profile)) = (plan.suites.first(), plan.profiles.first()) else {
+        return Err("no directory of plugins, or no profile".to_owned());
+    };
+    let mut refusals = Vec::new();
+    for isolation in [Isolation::User, Isolation::Root] {
+        if isolation == Isolation::Root && !nix::unistd::geteuid().is_root() {
+            continue;
+        }
+        let result = workers.in_child(&job(suite, profile, &[], (WORLD, WORLD), Level::Must, isolation));
+        if result.verdict != Verdict::Broken {
+            return Ok((isolation, result.findings.into_iter().map(|finding| finding.message).collect()));
+        }
+        refusals.extend(result.findings.into_iter().map(|finding| finding.message));
+    }
+    if workers.interrupt.stopped() {
+        return Err("interrupted before the first case".to_owned());
+    }
+    Err(format!("cannot make a private world for the plugins here:\n  {}\n{ALLOW}", refusals.join("\n  ")))
+}
+
+/// How to let a user create namespaces.
+const ALLOW: &str = "Run it as root, or let users create namespaces:
+  sysctl kernel.unprivileged_userns_clone=1               older Debian
+  sysctl kernel.apparmor_restrict_unprivileged_userns=0   Ubuntu 23.10 and later
+  sysctl user.max_user_namespaces=10000                   where it is 0
+In a container: start it with --privileged.";
+
+/// What a plugin says of itself, and its jobs.
+fn prepare(
+    workers: &Workers,
+    plan: &Plan,
+    items: &[Item],
+    (suite, profile): (&Suite, &Profile),
+    isolation: Isolation,
+) -> (PluginReport, Vec<Job>) {
+    let report = probe(workers, suite, profile, isolation);
+    if report.skipped.is_some() {
+        return (report, Vec::new());
+    }
+    let jobs = planned(items, profile, &plan.only).into_iter().map(|case| {
+        let level = items.iter().find(|item| item.id == case.item).map_or(Level::Quality, |item| item.level);
+        job(suite, profile, &report.versions, (case.item, case.name), level, isolation)
+    });
+    let jobs = jobs.collect();
+    (report, jobs)
+}
+
+impl Plan {
+    /// The profiles of the plugins that this suite has and the plan wants.
+    pub fn profiles_of(&self, suite: &Suite) -> impl Iterator<Item = &Profile> {
+        let directory = suite.directory.clone();
+        self.profiles.iter().filter(move |profile| {
+            let wanted =
+                self.plugins.is_empty() || self.plugins.iter().any(|p| crate::glob(p, &profile.plugin));
+            wanted && directory.join(&profile.plugin).is_file()
+        })
+    }
+
+    /// The executables of a suite that no profile describes.
+    fn unknown(&self, suite: &Suite) -> Vec<String> {
+        let executable = |entry: &std::fs::DirEntry| {
+            std::fs::metadata(entry.path())
+                .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        };
+        let entries = std::fs::read_dir(&suite.directory).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter(executable)
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !self.profiles.iter().any(|profile| profile.plugin == *name))
+            .collect();
+        names.sort();
+        names
+    }
 }
 
 /// The cases that apply to a plugin, in catalogue order.
@@ -200,27 +307,27 @@ pub fn planned<'a>(items: &'a [Item], profile: &'a Profile, only: &'a [String]) 
         .collect()
 }
 
-fn job(suite: &Suite, profile: &Profile, versions: &[String], case: &Case, level: Level) -> Job {
+fn job(
+    suite: &Suite,
+    profile: &Profile,
+    versions: &[String],
+    (item, case): (&str, &str),
+    level: Level,
+    isolation: Isolation,
+) -> Job {
     Job {
         directory: suite.directory.clone(),
         profile: profile.clone(),
         versions: versions.to_vec(),
         level,
-        item: case.item.to_owned(),
-        case: case.name.to_owned(),
+        item: item.to_owned(),
+        case: case.to_owned(),
+        isolation,
     }
 }
 
-fn probe(program: &Path, suite: &Suite, profile: &Profile) -> PluginReport {
-    let job = Job {
-        directory: suite.directory.clone(),
-        profile: profile.clone(),
-        versions: Vec::new(),
-        level: Level::Must,
-        item: PROBE.to_owned(),
-        case: PROBE.to_owned(),
-    };
-    let result = in_child(program, &job);
+fn probe(workers: &Workers, suite: &Suite, profile: &Profile, isolation: Isolation) -> PluginReport {
+    let result = workers.in_child(&job(suite, profile, &[], (PROBE, PROBE), Level::Must, isolation));
     let note = |verdict| result.findings.iter().find(|f| f.verdict == verdict).map(|f| f.message.clone());
     let mut versions: Vec<String> =
         note(Verdict::Pass).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
@@ -234,144 +341,52 @@ fn probe(program: &Path, suite: &Suite, profile: &Profile) -> PluginReport {
     }
 }
 
-/// Runs the jobs on `width` threads; the results come as they are ready.
-fn work(
-    program: &Path,
-    jobs: Vec<(usize, usize, Job)>,
-    width: usize,
-) -> impl Iterator<Item = (usize, usize, CaseResult)> {
-    let queue = std::sync::Arc::new(Mutex::new(VecDeque::from(jobs)));
-    let (send, receive) = mpsc::channel();
-    for _ in 0..width.max(1) {
-        let (queue, send, program) = (queue.clone(), send.clone(), program.to_owned());
-        thread::spawn(move || {
-            loop {
-                let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
-                let Some((suite, plugin, job)) = next else { return };
-                if send.send((suite, plugin, in_child(&program, &job))).is_err() {
-                    return;
-                }
-            }
+/// Catalogue order: the cases have come as they were ready.
+fn sort(items: &[Item], reports: &mut [SuiteReport]) {
+    let order: Vec<(&str, &str)> =
+        items.iter().flat_map(|item| cases::of_item(&item.id)).map(|case| (case.item, case.name)).collect();
+    for plugin in reports.iter_mut().flat_map(|report| &mut report.plugins) {
+        plugin.cases.sort_by_key(|case| {
+            order.iter().position(|(item, name)| *item == case.item && *name == case.case)
         });
     }
-    receive.into_iter()
 }
 
-fn broken(job: &Job, message: String, millis: u64) -> CaseResult {
-    CaseResult {
-        item: job.item.clone(),
-        case: job.case.clone(),
-        verdict: Verdict::Broken,
-        findings: vec![Finding { verdict: Verdict::Broken, message, step: None }],
-        journal: Vec::new(),
-        millis,
+/// Seconds since 1970, universal time, as RFC 3339 writes it.
+fn timestamp(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut day) = (1970, days);
+    while day >= if leap(year) { 366 } else { 365 } {
+        day -= if leap(year) { 366 } else { 365 };
+        year += 1;
     }
-}
-
-/// Runs one job in a child of its own, and never longer than [`CASE_LIMIT`].
-fn in_child(program: &Path, job: &Job) -> CaseResult {
-    let started = Instant::now();
-    let millis = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let outcome = || -> io::Result<(Vec<u8>, bool)> {
-        let mut child = Command::new(program)
-            .arg(CASE_ARGUMENT)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(&serde_json::to_vec(job)?)?;
+    let february = if leap(year) { 29 } else { 28 };
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if day < length {
+            break;
         }
-        let mut stdout = child.stdout.take();
-        let (done, wait) = mpsc::channel::<()>();
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let watchdog = thread::spawn(move || {
-            let late = wait.recv_timeout(CASE_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
-            if late {
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(pid),
-                    nix::sys::signal::Signal::SIGKILL,
-                );
-            }
-            late
-        });
-        let mut bytes = Vec::new();
-        if let Some(pipe) = stdout.as_mut() {
-            pipe.read_to_end(&mut bytes)?;
-        }
-        child.wait()?;
-        drop(done);
-        Ok((bytes, watchdog.join().unwrap_or(false)))
-    }();
-    match outcome {
-        Ok((_, true)) => {
-            broken(job, format!("the case did not end within {} s", CASE_LIMIT.as_secs()), millis())
-        }
-        Ok((bytes, false)) => match serde_json::from_slice::<CaseResult>(&bytes) {
-            Ok(mut result) => {
-                result.millis = millis();
-                result
-            }
-            Err(error) => broken(job, format!("the case's process gave no result: {error}"), millis()),
-        },
-        Err(error) => broken(job, format!("cannot run the case's process: {error}"), millis()),
+        day -= length;
+        month += 1;
     }
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", day + 1)
 }
 
-/// The child's side: reads a job from standard input, runs its case, prints the result.
-///
-/// # Errors
-/// A job that does not parse, or a result that cannot be written.
-pub fn child() -> Result<(), String> {
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|error| format!("cannot read the job: {error}"))?;
-    let job: Job = serde_json::from_str(&text).map_err(|error| format!("cannot read the job: {error}"))?;
-    let result = perform(&job);
-    let bytes = serde_json::to_vec(&result).map_err(|error| format!("cannot write the result: {error}"))?;
-    io::stdout().write_all(&bytes).map_err(|error| format!("cannot write the result: {error}"))
-}
+#[cfg(test)]
+mod tests {
+    use super::timestamp;
 
-fn perform(job: &Job) -> CaseResult {
-    let mut findings = Vec::new();
-    let mut journal = Vec::new();
-    let mut end = |outcome: Outcome, lab: Option<Lab>| {
-        if let Some(lab) = lab {
-            (findings, journal) = lab.into_parts();
-        }
-        if let Err(stop) = outcome {
-            let verdict = match stop {
-                Stop::Skip(_) => Verdict::Skip,
-                Stop::Fail(_) => Verdict::of_breaking(job.level),
-                Stop::Broken(_) => Verdict::Broken,
-            };
-            findings.push(Finding { verdict, message: stop.to_string(), step: None });
-        }
-    };
-    match enter(job) {
-        Err(stop) => end(Err(stop), None),
-        Ok(mut lab) if job.case == PROBE => {
-            let outcome = cases::probe(&mut lab);
-            end(outcome, Some(lab));
-        }
-        Ok(mut lab) => {
-            let outcome = match cases::find(&job.item, &job.case) {
-                Some(case) => (case.run)(&mut lab),
-                None => Err(Stop::Broken(format!("there is no case {}/{}", job.item, job.case))),
-            };
-            end(outcome, Some(lab));
+    #[test]
+    fn dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+        ] {
+            assert_eq!(timestamp(seconds), text);
         }
     }
-    let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Pass);
-    if verdict == Verdict::Pass {
-        journal.clear();
-    }
-    CaseResult { item: job.item.clone(), case: job.case.clone(), verdict, findings, journal, millis: 0 }
-}
-
-fn enter(job: &Job) -> Outcome<Lab> {
-    let program = std::env::current_exe()?;
-    world::enter(&job.directory, &program).map_err(|error| Stop::Broken(error.to_string()))?;
-    // Delegates that a killed plugin leaves behind come to this process, which ends them.
-    nix::sys::prctl::set_child_subreaper(true).map_err(|error| Stop::Broken(error.to_string()))?;
-    Lab::new(job.profile.clone(), job.versions.clone(), job.level)
 }

@@ -32,6 +32,21 @@ impl Verdict {
         }
     }
 
+    /// All of them, the best news first.
+    pub const ALL: [Self; 6] = [Self::Pass, Self::Skip, Self::Info, Self::Warn, Self::Fail, Self::Broken];
+
+    /// A sign that can be told from the others without colour.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Skip => "–",
+            Self::Pass => "✓",
+            Self::Info => "i",
+            Self::Warn => "!",
+            Self::Fail => "✗",
+            Self::Broken => "?",
+        }
+    }
+
     /// The word in reports.
     pub fn word(self) -> &'static str {
         match self {
@@ -96,6 +111,26 @@ pub struct CaseResult {
     pub journal: Vec<crate::lab::Step>,
     /// Wall-clock milliseconds, of the whole case.
     pub millis: u64,
+    /// Why this verdict is no surprise, from a file of expectations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
+}
+
+impl CaseResult {
+    /// `ADD-03/existing-interface`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.item, self.case)
+    }
+
+    /// The findings that made the verdict what it is.
+    pub fn worst(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.verdict == self.verdict)
+    }
+
+    /// The first of [`CaseResult::worst`], or nothing.
+    pub fn message(&self) -> &str {
+        self.worst().next().map_or("", |finding| finding.message.as_str())
+    }
 }
 
 #[cfg(test)]

@@ -140,27 +140,57 @@ impl Call {
         words.extend(self.wrapper.iter().map(|word| quote(word)));
         words.push(quote(&self.program.display().to_string()));
         words.extend(self.arguments.iter().map(|word| quote(word)));
-        let command = words.join(" ");
-        match &self.stdin {
-            Stdin::Bytes(bytes) if bytes.len() > 16_384 => {
-                format!("{command} <input   # {} bytes that a program made", bytes.len())
-            }
-            Stdin::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                Ok("") => format!("{command} </dev/null"),
-                Ok(text) => format!("printf %s {} | {command}", quote(text)),
-                Err(_) => {
-                    let octal: Vec<String> = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
-                    let octal = octal.concat();
-                    format!("printf '{octal}' | {command}")
-                }
-            },
-            Stdin::Open(bytes) => {
-                format!("{{ printf %s {}; sleep 60; }} | {command}", quote(&String::from_utf8_lossy(bytes)))
-            }
+        let mut command = words.join(" ");
+        if let Some(time) = self.kill_after {
+            command = format!("timeout -s KILL {} {command}", time.as_secs_f64());
+        }
+        let pipeline = match &self.stdin {
+            Stdin::Bytes(bytes) if bytes.is_empty() => format!("{command} </dev/null"),
+            Stdin::Bytes(bytes) => format!("{} | {command}", print(bytes)),
+            Stdin::Open(bytes) => format!("{{ {}; sleep 60; }} | {command}", print(bytes)),
             Stdin::Closed => format!("{command} <&-"),
             Stdin::Directory => format!("{command} </"),
-        }
+        };
+        if self.close_stdout { format!("{pipeline} | :") } else { pipeline }
     }
+}
+
+/// Commands that print these bytes. A long run of one byte is made, not written.
+fn print(bytes: &[u8]) -> String {
+    const RUN: usize = 256;
+    let mut commands = Vec::new();
+    let mut plain = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let run = bytes[at..].iter().take_while(|byte| **byte == bytes[at]).count();
+        if run >= RUN {
+            commands.extend(print_plain(&bytes[plain..at]));
+            commands.push(format!("head -c {run} /dev/zero | tr '\\0' '\\{:03o}'", bytes[at]));
+            plain = at + run;
+        }
+        at += run;
+    }
+    commands.extend(print_plain(&bytes[plain..]));
+    match commands.as_slice() {
+        [one] if !one.contains('|') => one.clone(),
+        several => format!("{{ {}; }}", several.join("; ")),
+    }
+}
+
+fn print_plain(bytes: &[u8]) -> Option<String> {
+    const LIMIT: usize = 65_536;
+    if bytes.is_empty() {
+        return None;
+    }
+    if bytes.len() > LIMIT {
+        return Some(format!("cat input   # {} bytes that a program made", bytes.len()));
+    }
+    let typed = |text: &&str| !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t');
+    if let Some(text) = std::str::from_utf8(bytes).ok().filter(typed) {
+        return Some(format!("printf %s {}", quote(text)));
+    }
+    let octal: Vec<String> = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    Some(format!("printf '{}'", octal.concat()))
 }
 
 /// Quotes a word for sh(1), where it needs it.
@@ -375,7 +405,7 @@ fn read_all(pipe: Option<&mut impl Read>) -> Vec<u8> {
 }
 
 /// Kills a process and everything below it.
-fn kill_tree(root: u32) {
+pub(crate) fn kill_tree(root: u32) {
     let mut doomed = vec![root];
     let mut next = 0;
     while next < doomed.len() {
@@ -446,5 +476,15 @@ mod tests {
     fn a_call_can_be_typed() {
         let call = Call::new("/opt/cni/bin/x").env("CNI_ARGS", "a=b c").bytes("it's");
         assert_eq!(call.shell(), r"printf %s 'it'\''s' | env -i 'CNI_ARGS=a=b c' /opt/cni/bin/x");
+    }
+
+    #[test]
+    fn what_is_typed_is_what_was_sent() {
+        let long = format!("{{\"a\": \"{}\"}}", "x".repeat(100_000));
+        for input in ["it's\n".as_bytes(), b"\xff\0%d\\", long.as_bytes(), "\u{1}ö".as_bytes()] {
+            let typed = Call::new("cat").env("PATH", "/usr/bin:/bin").bytes(input).shell();
+            assert!(typed.len() < 500, "{typed}");
+            assert_eq!(execute(&sh(&typed)).unwrap().stdout, input, "{typed}");
+        }
     }
 }

@@ -44,6 +44,9 @@ pub struct Step {
     /// Standard error, shortened.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr: String,
+    /// It ran side by side with its neighbours that say so, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub together: bool,
 }
 
 /// A container: an identity and a network namespace.
@@ -156,6 +159,7 @@ impl Lab {
             outcome: output.status.to_string(),
             stdout: shorten(&stdout),
             stderr: shorten(&stderr),
+            together: false,
         });
         Ok((output.status.success(), stdout, stderr))
     }
@@ -172,6 +176,7 @@ impl Lab {
             outcome: String::new(),
             stdout: String::new(),
             stderr: String::new(),
+            together: false,
         });
     }
 
@@ -326,6 +331,7 @@ impl Lab {
         for (call, result) in calls.iter().zip(results) {
             let mut reply = result.map_err(|error| cannot_start(call, &error))?;
             reply.step = self.record(call, &reply);
+            self.journal[reply.step].together = true;
             replies.push(reply);
         }
         Ok(replies)
@@ -337,6 +343,7 @@ impl Lab {
             outcome: format!("{} ({:.1} ms)", reply.summary(), reply.duration.as_secs_f64() * 1000.0),
             stdout: shorten(&reply.text()),
             stderr: shorten(&reply.errors()),
+            together: false,
         });
         self.journal.len() - 1
     }
@@ -390,6 +397,7 @@ impl Lab {
             outcome: "a stub delegate".to_owned(),
             stdout: String::new(),
             stderr: String::new(),
+            together: false,
         });
         Ok(())
     }

@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
+use serde::{Deserialize, Serialize};
 
 /// The harness's own corner of the private file system: executables, stubs, the changed files of `/etc` and `/var`.
 pub const HOME: &str = "/mnt";
@@ -22,20 +23,46 @@ pub fn stubs() -> PathBuf {
     Path::new(HOME).join("stubs")
 }
 
-/// The file trees whose changes are kept apart from the host's, on an overlay: the tree and where its changes are.
-const OVERLAID: &[&str] = &["/etc", "/var"];
+/// A tree of files whose changes are kept apart from the host's, on an overlay; and where overlays are refused, the part of it that is hidden
+/// behind an empty file system instead.
+struct Tree {
+    root: &'static str,
+    hidden: &'static str,
+}
+
+const TREES: &[Tree] =
+    &[Tree { root: "/etc", hidden: "/etc/cni" }, Tree { root: "/var", hidden: "/var/lib/cni" }];
 
 /// The trees of files that a snapshot covers: where to read, and what to call it.
 pub fn watched() -> Vec<(PathBuf, &'static str)> {
     let mut trees = vec![(PathBuf::from("/run"), "/run"), (PathBuf::from("/tmp"), "/tmp")];
-    for tree in OVERLAID {
-        trees.push((upper(tree), tree));
+    for tree in TREES {
+        let upper = upper(tree.root);
+        if upper.is_dir() {
+            trees.push((upper, tree.root));
+        } else {
+            trees.push((PathBuf::from(tree.hidden), tree.hidden));
+        }
     }
     trees
 }
 
+fn changes(tree: &str) -> PathBuf {
+    Path::new(HOME).join(format!("changes{tree}"))
+}
+
 fn upper(tree: &str) -> PathBuf {
-    Path::new(HOME).join(format!("changes{tree}/upper"))
+    changes(tree).join("upper")
+}
+
+/// Which namespaces a world consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// User, network and mount namespaces: whatever a plugin does, it is no root outside.
+    User,
+    /// Network and mount namespaces, which root may make where user namespaces are refused.
+    Root,
 }
 
 /// What cannot be had in this place, and what the system said.
@@ -54,23 +81,28 @@ fn step<T, E: Into<io::Error>>(what: impl Into<String>, result: Result<T, E>) ->
 
 /// Moves the calling process, which must have one thread, into namespaces of its own and lays out its files:
 /// the plugins of `binaries` at [`plugins`], fresh `/run` and `/tmp`, `/etc` and `/var` whose changes go elsewhere, `/sys` of the new
-/// network namespace. Nothing outside can be changed from then on.
+/// network namespace. Returns what this place refuses to isolate, a sentence each; apart from that nothing outside can be changed from then on.
 ///
 /// # Errors
 /// The first step that the system refuses.
-pub fn enter(binaries: &Path, harness: &Path) -> Result<(), Refused> {
+pub fn enter(binaries: &Path, harness: &Path, isolation: Isolation) -> Result<Vec<String>, Refused> {
+    let mut exposed = Vec::new();
     let (uid, gid) = (geteuid(), getegid());
-    let apart = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-    if unshare(apart).is_ok() {
-        step("refuse setgroups", fs::write("/proc/self/setgroups", "deny"))?;
-        step("map the user", fs::write("/proc/self/uid_map", format!("0 {uid} 1")))?;
-        step("map the group", fs::write("/proc/self/gid_map", format!("0 {gid} 1")))?;
-    } else {
-        // Where users may not make user namespaces, root may still make the others.
-        step(
-            "create namespaces (user namespaces are refused here, and so are network namespaces without them; run it as root)",
-            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS),
-        )?;
+    let apart = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    match isolation {
+        Isolation::User => {
+            step("create user, network and mount namespaces", unshare(apart | CloneFlags::CLONE_NEWUSER))?;
+            step("refuse setgroups", fs::write("/proc/self/setgroups", "deny"))?;
+            step("map the user", fs::write("/proc/self/uid_map", format!("0 {uid} 1")))?;
+            step("map the group", fs::write("/proc/self/gid_map", format!("0 {gid} 1")))?;
+        }
+        Isolation::Root => {
+            step("create network and mount namespaces", unshare(apart))?;
+            exposed.push(
+                "user namespaces are refused: the plugins run as the host's root and could change sysctls that belong to no network namespace"
+                    .to_owned(),
+            );
+        }
     }
     let none: Option<&str> = None;
     step("make mounts private", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))?;
@@ -87,16 +119,20 @@ pub fn enter(binaries: &Path, harness: &Path) -> Result<(), Refused> {
     bind(&descriptor(&harness), &program)?;
     tmpfs("/run")?;
     tmpfs("/tmp")?;
-    for tree in OVERLAID {
-        overlay(tree)?;
+    for tree in TREES {
+        if let Err(refused) = overlay(tree) {
+            exposed.push(hide(tree, &refused)?);
+        }
     }
-    // sysfs shows the interfaces of the namespace that mounted it. Without it plugins that read /sys see the host's.
-    let _ = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none);
+    // sysfs shows the interfaces of the namespace that mounted it.
+    if let Err(error) = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none) {
+        exposed.push(format!("cannot mount sysfs ({error}): plugins see the host's interfaces in /sys"));
+    }
     step("create /run/netns", fs::create_dir_all("/run/netns"))?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).output();
     let up = step("run `ip` (package iproute2)", up)?;
     if up.status.success() {
-        Ok(())
+        Ok(exposed)
     } else {
         let said = String::from_utf8_lossy(&up.stderr).trim().to_owned();
         Err(Refused { what: "bring lo up".to_owned(), error: io::Error::other(said) })
@@ -124,27 +160,43 @@ fn bind(source: &Path, target: &Path) -> Result<(), Refused> {
     )
 }
 
-fn overlay(tree: &str) -> Result<(), Refused> {
-    let changes = Path::new(HOME).join(format!("changes{tree}"));
+fn overlay(tree: &Tree) -> Result<(), Refused> {
+    let (root, changes) = (tree.root, changes(tree.root));
     for part in ["upper", "work"] {
         let directory = changes.join(part);
         step(format!("create {}", directory.display()), fs::create_dir_all(&directory))?;
     }
     let options = format!(
-        "lowerdir={tree},upperdir={}/upper,workdir={}/work,userxattr",
+        "lowerdir={root},upperdir={}/upper,workdir={}/work,userxattr",
         changes.display(),
         changes.display()
     );
-    step(
-        format!("mount an overlay on {tree}"),
-        mount(Some("overlay"), tree, Some("overlay"), MsFlags::empty(), Some(options.as_str())),
-    )?;
-    // What earlier containers of the host left must not be seen by the plugins under test.
-    if tree == "/var" {
-        let _ = fs::remove_dir_all("/var/lib/cni");
-        step("create /var/lib/cni", fs::create_dir_all("/var/lib/cni"))?;
-    } else {
-        let _ = fs::remove_dir_all("/etc/cni");
+    let mounted = mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
+    if mounted.is_err() {
+        // Its absence is how `watched` knows.
+        let _ = fs::remove_dir_all(&changes);
     }
-    Ok(())
+    step(format!("mount an overlay on {root}"), mounted)?;
+    // What earlier containers of the host left must not be seen by the plugins under test.
+    let emptied = if Path::new(tree.hidden).exists() { fs::remove_dir_all(tree.hidden) } else { Ok(()) };
+    let prepared =
+        emptied.and_then(|()| if root == "/var" { fs::create_dir_all(tree.hidden) } else { Ok(()) });
+    if prepared.is_err() {
+        // For a user other than root what root left there stays out of reach, through an overlay too.
+        step(format!("unmount {root}"), umount(root))?;
+        let _ = fs::remove_dir_all(&changes);
+    }
+    step(format!("empty {}", tree.hidden), prepared)
+}
+
+/// Where no overlay can be had: an empty file system over what matters most, or over the nearest directory above it that exists.
+fn hide(tree: &Tree, refused: &Refused) -> Result<String, Refused> {
+    let hidden = Path::new(tree.hidden);
+    let place = hidden.ancestors().find(|place| place.is_dir()).unwrap_or(hidden);
+    if place == Path::new(tree.root) {
+        return Ok(format!("{refused}: {} is the host's", tree.root));
+    }
+    tmpfs(&place.display().to_string())?;
+    step(format!("create {}", hidden.display()), fs::create_dir_all(hidden))?;
+    Ok(format!("{refused}: of {} only {} is isolated", tree.root, place.display()))
 }
