@@ -340,7 +340,29 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn read_route(message: &RouteMessage) -> Option<Route> {
+fn read_route(message: &RouteMessage) -> Vec<Route> {
+    let Some(route) = read_one_route(message) else { return Vec::new() };
+    // Several next hops of one destination are as many routes here.
+    let hops: Vec<Route> = message
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => Some(hops),
+            _ => None,
+        })
+        .flatten()
+        .map(|hop| {
+            let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Gateway(address) => ip_of(address),
+                _ => None,
+            });
+            Route { gateway, link: Some(hop.interface_index), ..route.clone() }
+        })
+        .collect();
+    if hops.is_empty() { vec![route] } else { hops }
+}
+
+fn read_one_route(message: &RouteMessage) -> Option<Route> {
     const LOCAL: u32 = 255;
     let header: &RouteHeader = &message.header;
     let unspecified: IpAddr = match header.address_family {

@@ -82,6 +82,11 @@ impl Snapshot {
                 lines.push((key.clone(), format!("+ {key}: {value}")));
             }
         }
+        // The settings of an interface that came or went say nothing that its own line does not.
+        lines.retain(|(key, _)| {
+            settings_of(key)
+                .is_none_or(|link| self.lines.contains_key(&link) == later.lines.contains_key(&link))
+        });
         lines.sort();
         Difference { lines }
     }
@@ -253,6 +258,14 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// The key of the interface whose setting this is: `c1/link/eth0` for `c1/sysctl/net/ipv4/conf/eth0/forwarding`.
+fn settings_of(key: &str) -> Option<String> {
+    let (label, name) = key.split_once("/sysctl/net/")?;
+    let name = name.strip_prefix("ipv4/conf/").or_else(|| name.strip_prefix("ipv6/conf/"))?;
+    let (name, _) = name.split_once('/')?;
+    (!["all", "default"].contains(&name)).then(|| format!("{label}/link/{name}"))
 }
 
 fn is_volatile(name: &str) -> bool {

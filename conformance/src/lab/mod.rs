@@ -3,6 +3,7 @@
 //! Everything that a case does goes through here, so that the journal can be pasted into a shell to see the same again. Changing the world is
 //! done with `ip`, `nft` and `sh`, which a reader knows; looking at it is done by [`crate::kernel`].
 
+mod chain;
 pub mod exec;
 pub mod stub;
 pub mod world;
@@ -89,8 +90,10 @@ pub struct Lab {
     containers: Vec<Container>,
     journal: Vec<Step>,
     findings: Vec<Finding>,
-    /// What [`Lab::beneath`] made for a container: the result an earlier plugin of the chain would have given.
+    /// What [`Lab::beneath`] made for an interface of a container: the result an earlier plugin of the chain would have given.
     bases: BTreeMap<String, Value>,
+    /// How often [`Lab::earlier`] made something.
+    made: usize,
 }
 
 impl Lab {
@@ -109,6 +112,7 @@ impl Lab {
             journal: Vec::new(),
             findings: Vec::new(),
             bases: BTreeMap::new(),
+            made: 0,
         };
         for command in lab.profile.prepare.clone() {
             lab.sh(&command)?;
@@ -229,7 +233,7 @@ impl Lab {
     /// [`Lab::beneath`] as `prevResult`. A later result belongs into it with [`Call::previous`].
     pub fn call(&self, verb: &str, container: &Container) -> Call {
         let call = self.bare(verb).config(&self.config());
-        let call = match self.bases.get(&container.name) {
+        let call = match self.bases.get(&chain::key_of(container)) {
             Some(base) => call.previous(base),
             None => call,
         };
@@ -261,46 +265,6 @@ impl Lab {
     /// Stubs first, then the plugins under test.
     pub fn cni_path() -> String {
         format!("{}:{}", world::stubs().display(), world::plugins().display())
-    }
-
-    /// For a meta plugin: makes what an earlier plugin of the chain would have made (a veth pair with addresses of both families, the
-    /// host's end as gateway) and keeps a true result of it, for [`Lab::call`]. Other kinds need nothing beneath. Returns that result, or null.
-    pub fn beneath(&mut self, container: &Container) -> Outcome<Value> {
-        if self.profile.kind != Kind::Meta {
-            return Ok(Value::Null);
-        }
-        let number = self.bases.len() + 1;
-        let (host, name, ifname) =
-            (format!("cnfv{number}"), container.name.clone(), container.ifname.clone());
-        let (v4, v6) = (format!("10.55.{number}"), format!("fd00:55:{number}:"));
-        self.sh(&format!("ip link add {host} type veth peer name {ifname} netns {name}"))?;
-        self.sh(&format!(
-            "ip link set {host} up && ip addr add {v4}.1/24 dev {host} && ip addr add {v6}:1/64 dev {host} nodad"
-        ))?;
-        self.sh_in(
-            container,
-            &format!(
-                "ip link set lo up && ip link set {ifname} up && ip addr add {v4}.2/24 dev {ifname} && ip addr add {v6}:2/64 dev {ifname} nodad \
-                 && ip route add default via {v4}.1 && ip -6 route add default via {v6}:1"
-            ),
-        )?;
-        let mac = |view: &View, name: &str| view.link(name).map(|link| link.mac.clone()).unwrap_or_default();
-        let result = json!({
-            "cniVersion": "1.0.0",
-            "interfaces": [
-                { "name": host, "mac": mac(&self.host()?, &host) },
-                { "name": ifname, "mac": mac(&self.view(container)?, &ifname), "sandbox": container.netns },
-            ],
-            "ips": [
-                { "address": format!("{v4}.2/24"), "gateway": format!("{v4}.1"), "interface": 1 },
-                { "address": format!("{v6}:2/64"), "gateway": format!("{v6}:1"), "interface": 1 },
-            ],
-            "routes": [{ "dst": "0.0.0.0/0", "gw": format!("{v4}.1") }, { "dst": "::/0", "gw": format!("{v6}:1") }],
-            "dns": {},
-        });
-        let result = in_version(&result, &self.version);
-        self.bases.insert(container.name.clone(), result.clone());
-        Ok(result)
     }
 
     // ---- running ----
@@ -353,7 +317,7 @@ impl Lab {
     /// # Errors
     /// Skips the case if ADD fails: that is the finding of another item (ADD-02).
     pub fn add(&mut self, container: &Container) -> Outcome<Value> {
-        if !self.bases.contains_key(&container.name) {
+        if !self.bases.contains_key(&chain::key_of(container)) {
             self.beneath(container)?;
         }
         let call = self.call("ADD", container);
