@@ -73,6 +73,9 @@ pub struct Profile {
     /// Other configurations that must work through a whole life cycle (dual stack, L2 only …).
     #[serde(default)]
     pub variants: Vec<Variant>,
+    /// Configurations whose form is good and with which ADD must fail all the same, late: the kernel or the host refuses (ADD-09).
+    #[serde(default)]
+    pub fails: Vec<Variant>,
     /// Where it keeps state, below `/run`, `/var` or `/etc`; for the cases that damage or inspect it.
     #[serde(default)]
     pub state: Vec<String>,

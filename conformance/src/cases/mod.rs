@@ -2,6 +2,7 @@
 
 mod add;
 mod arg;
+mod attach;
 mod cap;
 mod cfg;
 mod chk;
@@ -19,6 +20,7 @@ mod qua;
 mod res;
 mod rte;
 mod sta;
+mod truth;
 mod ver;
 
 use serde_json::Value;
