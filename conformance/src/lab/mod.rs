@@ -349,14 +349,20 @@ impl Lab {
 
     /// Puts a stub delegate into `CNI_PATH`, before the real plugins.
     pub fn stub(&mut self, name: &str, script: &Script) -> Outcome {
+        self.stub_in(&world::stubs(), name, script)
+    }
+
+    /// Puts a stub delegate into any directory, which is made if need be.
+    pub fn stub_in(&mut self, directory: &Path, name: &str, script: &Script) -> Outcome {
         let harness = Path::new(world::HOME).join("cni-conformance");
-        stub::install(&world::stubs(), name, &harness, script)?;
+        stub::install(directory, name, &harness, script)?;
         self.journal.push(Step {
             shell: format!(
-                "ln -sf {} {place} && printf %s {} >{place}.script",
+                "mkdir -p {} && ln -sf {} {place} && printf %s {} >{place}.script",
+                directory.display(),
                 harness.display(),
                 quote(&serde_json::to_string(script).unwrap_or_default()),
-                place = world::stubs().join(name).display(),
+                place = directory.join(name).display(),
             ),
             outcome: "a stub delegate".to_owned(),
             stdout: String::new(),

@@ -20,6 +20,8 @@ use serde_json::Value;
 pub struct Act {
     /// Sleep so long first, in milliseconds.
     pub sleep: u64,
+    /// Then run this line of shell, which may write to standard output and leave something running.
+    pub run: String,
     /// Execute the real plugin at this path, with the same environment and input, and pass on what it says.
     pub real: Option<PathBuf>,
     /// Print this.
@@ -63,6 +65,9 @@ pub struct Seen {
     pub stdin: String,
     /// Its path, as it was executed.
     pub program: PathBuf,
+    /// What its file descriptors beyond 0, 1 and 2 were open on: what the plugin handed down without need.
+    #[serde(default)]
+    pub descriptors: Vec<String>,
 }
 
 impl Seen {
@@ -107,11 +112,28 @@ pub fn is_stub(program: &Path) -> bool {
     beside(program, "script").exists()
 }
 
+/// What the descriptors beyond the three standard ones are open on. The one that reads the list is none of them.
+fn inherited() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let mut open: Vec<(u32, String)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let number = entry.file_name().to_string_lossy().parse::<u32>().ok()?;
+            let target = fs::read_link(entry.path()).ok()?.display().to_string();
+            (number > 2 && !(target.starts_with("/proc/") && target.ends_with("/fd")))
+                .then_some((number, target))
+        })
+        .collect();
+    open.sort();
+    open.into_iter().map(|(_, target)| target).collect()
+}
+
 /// Plays the stub that was started as `program`. Returns the exit status.
 ///
 /// # Errors
 /// What reading the script or writing the log said.
 pub fn play(program: &Path, arguments: Vec<String>) -> io::Result<i32> {
+    let descriptors = inherited();
     let mut stdin = String::new();
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
@@ -120,7 +142,8 @@ pub fn play(program: &Path, arguments: Vec<String>) -> io::Result<i32> {
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
     let verb = environment.get("CNI_COMMAND").cloned().unwrap_or_default();
-    let call = Seen { verb: verb.clone(), environment, arguments, stdin, program: program.to_owned() };
+    let program_path = program.to_owned();
+    let call = Seen { verb: verb.clone(), environment, arguments, stdin, program: program_path, descriptors };
     let mut line = serde_json::to_vec(&call)?;
     line.push(b'\n');
     // One write to a file opened for appending: calls in parallel do not mix their lines.
@@ -128,6 +151,9 @@ pub fn play(program: &Path, arguments: Vec<String>) -> io::Result<i32> {
     let script: Script = serde_json::from_slice(&fs::read(beside(program, "script"))?)?;
     let act = script.get(&verb).cloned().unwrap_or_default();
     thread::sleep(Duration::from_millis(act.sleep));
+    if !act.run.is_empty() {
+        let _ = Command::new("sh").args(["-c", &act.run]).stdin(Stdio::null()).status();
+    }
     let mut status = act.status;
     if let Some(real) = &act.real {
         let mut child = Command::new(real).stdin(Stdio::piped()).spawn()?;
