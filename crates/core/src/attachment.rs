@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use cni::{Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, ValidAttachments};
+use cni::{Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, ValidAttachments, Verb};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -115,7 +115,14 @@ impl<'r> Building<'_, 'r> {
     pub fn lease(&mut self, kind: &str) -> Result<cni::AddResult, Failure> {
         let delegate = self.host.request().delegate(kind)?;
         self.ensure(vec![Resource::Lease(Lease { kind: kind.to_owned() })])?;
-        delegate.add()
+        match delegate.start(Verb::Add) {
+            Ok(running) => running.add_result(),
+            Err(failure) => {
+                // A plugin that can't be executed has given nothing, and could not be asked to take it back.
+                self.made.pop();
+                Err(failure)
+            }
+        }
     }
 }
 

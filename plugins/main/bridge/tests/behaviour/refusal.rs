@@ -1,5 +1,7 @@
 //! What is refused, and that nothing is changed then.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 use testkit::{Attachment, Container, Host, Plugin, Runtime, plugin_dir};
 
@@ -159,6 +161,20 @@ fn an_ipam_plugin_that_fails_takes_everything_back() {
 
     assert_refused(&container, everything(fixed(json!({}))), 7, "IPAM plugin returned missing IP config");
     assert!(verbs("stub").contains(&"DEL".to_owned()), "the lease is given back");
+}
+
+#[test]
+fn an_ipam_plugin_that_cannot_be_executed_takes_everything_back() {
+    let host = Host::new();
+    let container = host.container("c1");
+    stub("text", "");
+    std::fs::set_permissions("/run/stubs/text", std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_refused(
+        &container,
+        json!({ "isGateway": true, "ipam": { "type": "text" } }),
+        105,
+        "\"text\" can't be run",
+    );
 }
 
 #[test]
