@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::run::{PluginReport, Report, Suite};
 use crate::verdict::{CaseResult, Verdict};
 
+/// How the reason of a deviation begins that no person has looked at.
+pub const NOT_JUDGED: &str = "not judged yet: ";
+
 /// A deviation that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,7 +169,7 @@ impl Expectations {
                     item: if case.item == WHOLE { WHOLE.to_owned() } else { case.name() },
                     verdict: case.verdict,
                     message: (case.verdict == Verdict::Skip).then(|| case.message().to_owned()),
-                    why: format!("not judged yet: {}", case.message()),
+                    why: format!("{NOT_JUDGED}{}", case.message()),
                 }),
             }
         }

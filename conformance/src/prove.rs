@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
-use serde::Deserialize;
 
 use crate::catalogue::{self, Item};
+use crate::expect::{self, Deviation, Expectations};
 use crate::mutant::{self, Mutant};
 use crate::profile::{self, Profile};
 use crate::run::{self, Plan, PluginReport, Suite};
@@ -87,7 +87,7 @@ pub fn main(arguments: &Arguments) -> Result<u8, String> {
     }
     let mut status = u8::from(missed > 0);
     if arguments.only.is_empty() {
-        for (id, evidence) in findings(&arguments.expectations)? {
+        for (id, evidence) in findings(&arguments.expectations, &items)? {
             if let Some(item) = items.iter().find(|item| item.id == id) {
                 proof.entry(&item.id).or_default().push(evidence);
             }
@@ -351,39 +351,29 @@ fn settle(arguments: &Arguments, unproved: &[&Item], text: &mut String) -> Resul
     Ok(1)
 }
 
-/// What is known of another suite, of which only this much matters here.
-#[derive(Debug, Deserialize)]
-struct Known {
-    #[serde(default)]
-    deviation: Vec<Deviation>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Deviation {
-    plugin: String,
-    item: String,
-    verdict: Verdict,
-}
-
-/// The items that another suite is known to break, and which.
-fn findings(directory: &Path) -> Result<Vec<(String, String)>, String> {
+/// The items that another suite is known to break, and which. What nobody has judged yet proves nothing.
+fn findings(directory: &Path, items: &[Item]) -> Result<Vec<(String, String)>, String> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(directory) else { return Ok(found) };
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     for file in files {
-        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let known: Known = toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let known = Expectations::load(&file)?;
         let suite = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        for deviation in known.deviation {
-            if matches!(deviation.verdict, Verdict::Info | Verdict::Warn | Verdict::Fail) {
-                let item = deviation.item.split('/').next().unwrap_or_default().to_owned();
-                found.push((item, format!("{suite} {}", deviation.plugin)));
+        let judged = |deviation: &&Deviation| {
+            deviation.verdict != Verdict::Skip && !deviation.why.starts_with(expect::NOT_JUDGED)
+        };
+        for deviation in known.deviation.iter().filter(judged) {
+            let pattern = deviation.item.split('/').next().unwrap_or_default();
+            for item in items.iter().filter(|item| glob(pattern, &item.id)) {
+                let evidence = (item.id.clone(), format!("{suite} {}", deviation.plugin));
+                if !found.contains(&evidence) {
+                    found.push(evidence);
+                }
             }
         }
     }
-    found.dedup();
     Ok(found)
 }
 

@@ -9,7 +9,6 @@ use crate::verdict::Outcome;
 
 /// The cases.
 pub(super) const CASES: &[Case] = &[
-    Case::new("ADD-02", "variants", ALL, add_variants).when(|profile| !profile.variants.is_empty()),
     Case::new("ADD-10", "and-then-one-that-works", INTERFACE, add_after_a_failed_one)
         .when(|profile| profile.delegates),
     Case::new("CHK-07", "variants", ALL, check_variants).when(|profile| !profile.variants.is_empty()),
@@ -30,24 +29,6 @@ fn ready(lab: &mut Lab, number: usize) -> Outcome<Container> {
     Ok(container)
 }
 
-/// ADD with each of the other configurations that must work.
-fn add_variants(lab: &mut Lab) -> Outcome {
-    for (number, variant) in lab.profile.variants.clone().iter().enumerate() {
-        let container = ready(lab, number)?;
-        let reply = lab.run(&with(variant, lab.call("ADD", &container)))?;
-        if lab.accepted(&reply, &format!("ADD, {}", variant.why)) {
-            let document = reply.document();
-            let why = &variant.why;
-            lab.check(document.is_ok(), Some(&reply), || {
-                format!("ADD, {why}: {}", document.err().unwrap_or_default())
-            });
-        }
-        let previous = reply.document().unwrap_or(Value::Null);
-        lab.run(&with(variant, lab.call("DEL", &container).previous(&previous)))?;
-    }
-    Ok(())
-}
-
 /// The very first ADD on this host fails, for want of address management, and is cleaned up. Then all is in order, and ADD must work.
 fn add_after_a_failed_one(lab: &mut Lab) -> Outcome {
     let container = lab.container("c1")?;
@@ -66,7 +47,7 @@ fn check_variants(lab: &mut Lab) -> Outcome {
         let container = ready(lab, number)?;
         let reply = lab.run(&with(variant, lab.call("ADD", &container)))?;
         let Some(result) = reply.document().ok().filter(|_| reply.ok()) else {
-            lab.note("that is the finding of ADD-02/variants");
+            lab.note("that is the finding of ADD-02/each-variant");
             continue;
         };
         let reply = lab.run(&with(variant, lab.call("CHECK", &container).previous(&result)))?;
