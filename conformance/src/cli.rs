@@ -68,6 +68,9 @@ pub struct Arguments {
     /// Write a shell script for each case with a finding, which does the same again
     #[arg(long, value_name = "DIR")]
     pub replay: Option<PathBuf>,
+    /// Run nothing: take what an earlier run wrote with `--json`; of several files, side by side
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["binaries", "only", "plugins", "profiles", "list", "jobs"])]
+    pub from: Vec<PathBuf>,
     /// In the table, rows also for items that hold with every plugin
     #[arg(long)]
     pub all: bool,
@@ -85,11 +88,15 @@ pub fn main(arguments: &Arguments) -> Result<u8, String> {
         return quiet_pipe(list::write(&sections, &arguments.only, terminal::width(), out)).map(|()| 0);
     }
     let expectations = arguments.expect.as_deref().map(Expectations::load).transpose()?;
-    let plan = plan(arguments)?;
-    let line = progress::Line::new();
-    let report = run::run(&plan, &|event| line.event(&event));
-    line.clear();
-    let mut report = report?;
+    let mut report = if arguments.from.is_empty() {
+        let plan = plan(arguments)?;
+        let line = progress::Line::new();
+        let report = run::run(&plan, &|event| line.event(&event));
+        line.clear();
+        report?
+    } else {
+        json::read(&arguments.from)?
+    };
     if let Some(expectations) = &expectations {
         expectations.apply(&mut report);
     }

@@ -64,6 +64,24 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+/// A sentence of the catalogue: what stands between backticks there is code.
+struct Prose<'a>(&'a str);
+
+impl fmt::Display for Prose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<&str> = self.0.split('`').collect();
+        let paired = parts.len() % 2 == 1;
+        for (index, part) in parts.iter().enumerate() {
+            match (index % 2 == 1, paired) {
+                (true, true) => write!(f, "<code>{}</code>", Text(part))?,
+                (false, true) => write!(f, "{}", Text(part))?,
+                (_, false) => write!(f, "{}{}", if index == 0 { "" } else { "`" }, Text(part))?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Where the evidence on an item with a plugin of a suite is, within the page.
 fn anchor(report: &Report, suite: &Suite, plugin: &str, item: &str) -> String {
     let index = report.suites.iter().position(|other| other.suite == *suite).unwrap_or_default();
@@ -155,11 +173,13 @@ fn footer(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::Text;
+    use super::{Prose, Text};
 
     #[test]
     fn nothing_a_plugin_prints_becomes_markup() {
         let text = "<script>'\"&\u{1b}[0m\n";
         assert_eq!(Text(text).to_string(), "&lt;script&gt;&#39;&quot;&amp;\\u{1b}[0m\n");
+        assert_eq!(Prose("the `<key>` is, or `not").to_string(), "the `&lt;key&gt;` is, or `not");
+        assert_eq!(Prose("the `<key>` is").to_string(), "the <code>&lt;key&gt;</code> is");
     }
 }

@@ -6,7 +6,9 @@
 //! the deviation was expected. A finding has `verdict`, `message` and the index of its `step` in the journal; a step `shell`, `outcome`, `stdout`,
 //! `stderr`, and `together` in a race. Fields that would be empty are left out. `schema` grows when a field goes or changes its meaning.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use crate::run::Report;
 
@@ -17,4 +19,33 @@ use crate::run::Report;
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, report)?;
     writeln!(out)
+}
+
+/// Reads reports and joins them: the facts of the first, the suites of all.
+///
+/// # Errors
+/// The file that cannot be read, is no report, or is one of another schema.
+pub fn read(files: &[PathBuf]) -> Result<Report, String> {
+    let mut joined: Option<Report> = None;
+    for file in files {
+        let failed = |error: &dyn std::fmt::Display| format!("--from {}: {error}", file.display());
+        let bytes = fs::read(file).map_err(|error| failed(&error))?;
+        let report: Report = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+        if report.schema != Report::SCHEMA {
+            return Err(failed(&format!("its schema is {}, not {}", report.schema, Report::SCHEMA)));
+        }
+        match &mut joined {
+            None => joined = Some(report),
+            Some(joined) => {
+                let taken = |label: &str| joined.suites.iter().any(|suite| suite.suite.label == label);
+                if let Some(twice) = report.suites.iter().find(|suite| taken(&suite.suite.label)) {
+                    return Err(failed(&format!("there is a suite `{}` already", twice.suite.label)));
+                }
+                joined.seconds += report.seconds;
+                joined.not_run += report.not_run;
+                joined.suites.extend(report.suites);
+            }
+        }
+    }
+    joined.ok_or_else(|| "--from: no file".to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Text, anchor, badge};
+use super::{Prose, Text, anchor, badge};
 use crate::catalogue::Item;
 use crate::expect::Rule;
 use crate::lab::Step;
@@ -30,7 +30,7 @@ pub(super) fn write(report: &Report, rule: Rule<'_>, out: &mut dyn Write) -> io:
             "<article class=\"item\" id=\"{0}\">\n<h3><b>{0}</b> <i class=\"level\">{1}</i> {2} <small>{3}</small></h3>",
             Text(&item.id),
             item.level.word(),
-            Text(&item.statement),
+            Prose(&item.statement),
             Text(&item.source)
         )?;
         let mut last = None;

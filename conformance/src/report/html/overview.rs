@@ -1,11 +1,12 @@
 //! Plugins across, items down; above it the summary and the filter.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::{Text, anchor};
+use super::{Prose, Text, anchor};
 use crate::catalogue::{Item, Section};
-use crate::report::{Class, Column, columns, score, totals};
-use crate::run::Report;
+use crate::report::{Class, Column, Score, columns, score, totals};
+use crate::run::{PluginReport, Report};
 use crate::verdict::Verdict;
 
 /// A row for each plugin, suites side by side one below the other.
@@ -13,7 +14,7 @@ pub(super) fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let several = report.suites.len() > 1;
     writeln!(
         out,
-        "<section id=\"summary\">\n<h2>Summary</h2>\n<div class=\"scroll\"><table class=\"summary\">"
+        "<section id=\"summary\">\n<h2>Summary</h2>\n<p class=\"aside\">Of the items that were tried, how many hold; then the verdicts of the cases, of which an item may have several.</p>\n<div class=\"scroll\"><table class=\"summary\">"
     )?;
     write!(out, "<thead><tr><th scope=\"col\">Plugin</th>")?;
     if several {
@@ -51,21 +52,18 @@ pub(super) fn summary(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         writeln!(out, "</tbody>")?;
     }
+    wholes(report, out)?;
     writeln!(out, "</table></div>\n</section>")
 }
 
-fn numbers(report: &Report, column: &Column<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let width = Class::ALL.len() + Verdict::ALL.len() + 1;
-    if let Some(why) = &column.plugin.skipped {
-        return write!(out, "<td colspan=\"{width}\" class=\"left-out\">left out: {}</td>", Text(why));
-    }
-    for class in Class::ALL {
-        let score = score(report.items(), column.plugin, class);
+/// How many of how many hold, as a bar and in numbers.
+fn scores(scores: [(Class, Score); 3], out: &mut dyn Write) -> io::Result<()> {
+    for (class, score) in scores {
         if score.tried == 0 {
             write!(out, "<td class=\"score\">none</td>")?;
             continue;
         }
-        // Never 100 when something does not hold.
+        // Rounded down: never 100 when something does not hold.
         let percent = score.held * 100 / score.tried;
         let state = if score.held == score.tried { "whole" } else { class.word() };
         write!(
@@ -74,12 +72,50 @@ fn numbers(report: &Report, column: &Column<'_>, out: &mut dyn Write) -> io::Res
             score.held, score.tried
         )?;
     }
-    let totals = totals([column.plugin]);
+    Ok(())
+}
+
+fn verdicts(totals: &BTreeMap<Verdict, usize>, out: &mut dyn Write) -> io::Result<()> {
     for verdict in Verdict::ALL {
         let number = totals.get(&verdict).copied().unwrap_or_default();
         let none = if number == 0 { " none" } else { "" };
         write!(out, "<td class=\"number{none}\"><span class=\"{}\">{number}</span></td>", verdict.word())?;
     }
+    Ok(())
+}
+
+/// A row for each suite as a whole, where it has more than one plugin.
+fn wholes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let suites: Vec<_> = report.suites.iter().filter(|suite| suite.plugins.len() > 1).collect();
+    for (index, suite) in suites.iter().enumerate() {
+        write!(out, "{}<tr class=\"whole\">", if index == 0 { "<tbody>" } else { "" })?;
+        if index == 0 {
+            write!(out, "<th scope=\"rowgroup\" rowspan=\"{}\">All plugins</th>", suites.len())?;
+        }
+        if report.suites.len() > 1 {
+            write!(out, "<td>{}</td>", Text(&suite.suite.label))?;
+        }
+        scores(Class::ALL.map(|class| (class, sum(report, &suite.plugins, class))), out)?;
+        verdicts(&totals(&suite.plugins), out)?;
+        write!(out, "<td class=\"wide\"></td></tr>")?;
+    }
+    writeln!(out, "{}", if suites.is_empty() { "" } else { "</tbody>" })
+}
+
+fn sum(report: &Report, plugins: &[PluginReport], class: Class) -> Score {
+    plugins
+        .iter()
+        .map(|plugin| score(report.items(), plugin, class))
+        .fold(Score::default(), |sum, one| Score { held: sum.held + one.held, tried: sum.tried + one.tried })
+}
+
+fn numbers(report: &Report, column: &Column<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let width = Class::ALL.len() + Verdict::ALL.len() + 1;
+    if let Some(why) = &column.plugin.skipped {
+        return write!(out, "<td colspan=\"{width}\" class=\"left-out\">left out: {}</td>", Text(why));
+    }
+    scores(Class::ALL.map(|class| (class, score(report.items(), column.plugin, class))), out)?;
+    verdicts(&totals([column.plugin]), out)?;
     let versions = &column.plugin.versions;
     let range = match (versions.first(), versions.last()) {
         (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
@@ -123,7 +159,7 @@ pub(super) fn filter(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         out,
         "<label class=\"search\">Text <input type=\"search\" name=\"text\" placeholder=\"GC, lease, exit status …\"></label>"
     )?;
-    writeln!(out, "<button type=\"reset\">All</button> <output></output>\n</form>")
+    writeln!(out, "<button type=\"reset\">Reset</button> <output></output>\n</form>")
 }
 
 /// The matrix.
@@ -133,11 +169,10 @@ pub(super) fn matrix(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let number = groups.iter().map(|(_, columns)| columns.len()).sum::<usize>();
     writeln!(out, "<section id=\"matrix\">\n<h2>Items</h2>")?;
     legend(out)?;
-    writeln!(
-        out,
-        "<div class=\"scroll\"><table class=\"matrix{}\">\n<thead>",
-        if several { " several" } else { "" }
-    )?;
+    // Long names of many plugins would leave no room for what the items say.
+    let upright = if groups.len() > 8 && !several { " upright" } else { "" };
+    let several_class = if several { " several" } else { "" };
+    writeln!(out, "<div class=\"scroll\"><table class=\"matrix{several_class}{upright}\">\n<thead>")?;
     write!(out, "<tr><th scope=\"col\" rowspan=\"{}\">Item</th>", 1 + usize::from(several))?;
     for (name, columns) in &groups {
         let span = columns.len();
@@ -230,7 +265,7 @@ fn row(
         "<tr class=\"item\"><th scope=\"row\"><b>{}</b> <i class=\"level\">{}</i> <span>{}</span></th>",
         Text(&item.id),
         item.level.word(),
-        Text(&item.statement)
+        Prose(&item.statement)
     )?;
     for (name, columns) in groups {
         for (index, column) in columns.iter().enumerate() {

@@ -139,7 +139,7 @@ fn section_rows(
         let room = style.width.saturating_sub(layout.used());
         let level = item.level.word();
         let text: String = format!("{level}: {}", item.statement);
-        let text = if room < 24 { String::new() } else { cut(&text, room) };
+        let text = if room < 20 { String::new() } else { cut(&text, room) };
         writeln!(out, "{}", format!("{row}{}", style.faint(&text)).trim_end())?;
     }
     if !held.is_empty() {
