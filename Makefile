@@ -10,7 +10,7 @@ BINDIR  ?= /opt/cni/bin
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance-proof clean help
+.PHONY: build demo test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -29,6 +29,9 @@ e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as ro
 
 e2e-kubelet: build ## A real kubelet with containerd (builds the kubelet once, minutes)
 	@e2e/run kubelet
+
+conformance: $(if $(CNI_BIN),,build) ## Plugins against the specification, item by item: ours, or CNI_BIN=DIR. Report in target/conformance
+	@tools/conformance '$(or $(CNI_BIN),$(BIN))' $(OPTIONS)
 
 conformance-proof: $(if $(CNI_BIN),,build) ## The proof of the conformance harness: does each check notice a plugin that is wrong on purpose?
 	@$(CARGO) run --quiet --package conformance -- prove --bin '$(or $(CNI_BIN),$(BIN))' \

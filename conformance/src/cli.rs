@@ -53,6 +53,9 @@ pub struct Arguments {
     /// The deviations that are known, with reasons; anything else than a pass that is not in it fails, also a skip
     #[arg(long, value_name = "FILE")]
     pub expect: Option<PathBuf>,
+    /// A skip that `--expect` does not list is no failure: other machines have other kernels
+    #[arg(long)]
+    pub allow_skips: bool,
     /// Write what came out as such a file; the reasons of `--expect` are kept, new ones are yours to write
     #[arg(long, value_name = "FILE")]
     pub write_expect: Option<PathBuf>,
@@ -100,7 +103,11 @@ pub fn main(arguments: &Arguments) -> Result<u8, String> {
     if let Some(expectations) = &expectations {
         expectations.apply(&mut report);
     }
-    let rule = Rule { strict: arguments.strict, expectations: expectations.as_ref() };
+    let rule = Rule {
+        strict: arguments.strict,
+        allow_skips: arguments.allow_skips,
+        expectations: expectations.as_ref(),
+    };
     write_files(arguments, &report, rule)?;
     if let Some(path) = &arguments.write_expect {
         let text = expectations.clone().unwrap_or_default().updated(&report);

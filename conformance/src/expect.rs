@@ -209,6 +209,8 @@ impl Deviation {
 pub struct Rule<'a> {
     /// Warnings and information count like failures, and so do expected deviations that did not occur.
     pub strict: bool,
+    /// A skip that is not expected is no failure.
+    pub allow_skips: bool,
     /// Everything else than a pass must be in here.
     pub expectations: Option<&'a Expectations>,
 }
@@ -220,6 +222,7 @@ impl Rule<'_> {
             Verdict::Pass => false,
             Verdict::Broken => true,
             _ if case.known.is_some() => false,
+            Verdict::Skip if self.allow_skips => false,
             _ if self.expectations.is_some() => true,
             Verdict::Fail => true,
             Verdict::Warn | Verdict::Info => self.strict,
@@ -229,7 +232,7 @@ impl Rule<'_> {
 
     /// Whether a plugin that was left out makes the run fail.
     pub fn condemns_absence(self, suite: &Suite, plugin: &PluginReport) -> bool {
-        self.expectations.is_some_and(|all| !all.expects_absence(suite, plugin))
+        !self.allow_skips && self.expectations.is_some_and(|all| !all.expects_absence(suite, plugin))
     }
 
     /// The exit status for a report: 0 all is as it should be, 1 something is not, 2 the harness could not do its part.
