@@ -28,6 +28,7 @@ use crate::verdict::Verdict;
         Exit status: 0 all is as it should be; 1 something is not; 2 the harness could not do its part (wrong arguments, \
         no namespaces, a broken case, an interrupt)."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Arguments {
     /// A directory of plugins; several are compared side by side. A label may come first: `reference=/usr/lib/cni`
     #[arg(long = "bin", value_name = "[LABEL=]DIR", default_value = "/opt/cni/bin")]

@@ -87,12 +87,16 @@ fn preamble(plugins: &Path, harness: bool) -> String {
     }
     line("mount -t tmpfs -o mode=755 tmpfs /run; mount -t tmpfs -o mode=755 tmpfs /tmp; mkdir /run/netns");
     line(&format!(
-        "for tree in etc var; do changes={home}/changes/$tree; mkdir -p $changes/upper $changes/work"
+        "for tree in /etc /var; do changes={home}/changes$tree; mkdir -p $changes/upper $changes/work"
     ));
     line(
-        "  mount -t overlay -o lowerdir=/$tree,upperdir=$changes/upper,workdir=$changes/work,userxattr overlay /$tree; done",
+        "  mount -t overlay -o lowerdir=$tree,upperdir=$changes/upper,workdir=$changes/work,userxattr overlay $tree ||",
     );
-    line("rm -rf /etc/cni /var/lib/cni; mkdir -p /var/lib/cni");
+    line(
+        "  { echo \"$tree is the machine's own here\" >&2; [ $tree = /etc ] || mount -t tmpfs tmpfs /var/lib; }; done",
+    );
+    line("mkdir -p /var/lib/cni; mount -t tmpfs -o mode=755 tmpfs /var/lib/cni");
+    line("[ ! -d /etc/cni ] || mount -t tmpfs -o mode=755 tmpfs /etc/cni");
     line("mount -t sysfs sysfs /sys || true");
     line("ip link set lo up");
     out.push_str("set +e; set -v   # from here on each line is shown before it runs, with what came of it when the report was made");

@@ -169,3 +169,33 @@ fn an_interrupt_ends_what_was_started_and_keeps_what_is_there() {
     // Ends only when nobody has the pipe any more: the plugin has gone too.
     pipe.read_to_end(&mut Vec::new()).unwrap();
 }
+
+/// Runs the harness where no more user namespaces can be made.
+fn without_user_namespaces(place: &Place, wrapper: &str, arguments: &[&str]) -> Output {
+    let command = place.command(arguments);
+    let script = format!("echo 0 >/proc/sys/user/max_user_namespaces && exec {wrapper} \"$@\"");
+    let mut outer = Command::new("unshare");
+    outer.args(["-rm", "sh", "-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    outer.output().unwrap()
+}
+
+#[test]
+fn where_user_namespaces_are_refused_root_does_without_and_others_are_told_how_to_allow_them() {
+    let place = Place::new("refused");
+    let json = place.path("r.json");
+    let output = without_user_namespaces(&place, "", &["--only", "ADD-03", "--json", &json]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("not isolated: user namespaces are refused"));
+    let report = place.report("r.json");
+    assert_eq!(report.cases().map(|(_, _, case)| case.verdict).max(), Some(Verdict::Fail));
+    assert!(report.exposed[0].contains("the plugins run as the host's root"), "{:?}", report.exposed);
+
+    let powerless = "setpriv --bounding-set -all --inh-caps -all";
+    let output = without_user_namespaces(&place, powerless, &["--only", "ADD-03"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    let said = text(&output.stderr);
+    for part in ["cannot make a private world", "cannot create user, network and mount namespaces", "sysctl"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+}

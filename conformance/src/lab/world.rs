@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,8 @@ pub fn stubs() -> PathBuf {
     Path::new(HOME).join("stubs")
 }
 
-/// A tree of files whose changes are kept apart from the host's, on an overlay; and where overlays are refused, the part of it that is hidden
-/// behind an empty file system instead.
+/// A tree of files whose changes are kept apart from the host's, on an overlay; and the part of it that is hidden behind an empty file system,
+/// so that plugins do not see what earlier containers of the host left.
 struct Tree {
     root: &'static str,
     hidden: &'static str,
@@ -40,11 +41,18 @@ pub fn watched() -> Vec<(PathBuf, &'static str)> {
         let upper = upper(tree.root);
         if upper.is_dir() {
             trees.push((upper, tree.root));
-        } else {
-            trees.push((PathBuf::from(tree.hidden), tree.hidden));
+        }
+        // An empty file system of its own, which the overlay does not show.
+        let hidden = Path::new(tree.hidden);
+        if device(hidden).is_some() && device(hidden) != device(Path::new(tree.root)) {
+            trees.push((hidden.to_owned(), tree.hidden));
         }
     }
     trees
+}
+
+fn device(place: &Path) -> Option<u64> {
+    fs::metadata(place).map(|metadata| metadata.dev()).ok()
 }
 
 fn changes(tree: &str) -> PathBuf {
@@ -120,9 +128,12 @@ pub fn enter(binaries: &Path, harness: &Path, isolation: Isolation) -> Result<Ve
     tmpfs("/run")?;
     tmpfs("/tmp")?;
     for tree in TREES {
-        if let Err(refused) = overlay(tree) {
-            exposed.push(hide(tree, &refused)?);
-        }
+        let refused = overlay(tree).err();
+        let whole = hide(tree, refused.is_none())?;
+        exposed.extend(refused.map(|refused| match whole {
+            Some(place) => format!("{refused}: of {} only {} is isolated", tree.root, place.display()),
+            None => format!("{refused}: {} is the host's", tree.root),
+        }));
     }
     // sysfs shows the interfaces of the namespace that mounted it.
     if let Err(error) = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none) {
@@ -176,27 +187,21 @@ fn overlay(tree: &Tree) -> Result<(), Refused> {
         // Its absence is how `watched` knows.
         let _ = fs::remove_dir_all(&changes);
     }
-    step(format!("mount an overlay on {root}"), mounted)?;
-    // What earlier containers of the host left must not be seen by the plugins under test.
-    let emptied = if Path::new(tree.hidden).exists() { fs::remove_dir_all(tree.hidden) } else { Ok(()) };
-    let prepared =
-        emptied.and_then(|()| if root == "/var" { fs::create_dir_all(tree.hidden) } else { Ok(()) });
-    if prepared.is_err() {
-        // For a user other than root what root left there stays out of reach, through an overlay too.
-        step(format!("unmount {root}"), umount(root))?;
-        let _ = fs::remove_dir_all(&changes);
-    }
-    step(format!("empty {}", tree.hidden), prepared)
+    step(format!("mount an overlay on {root}"), mounted)
 }
 
-/// Where no overlay can be had: an empty file system over what matters most, or over the nearest directory above it that exists.
-fn hide(tree: &Tree, refused: &Refused) -> Result<String, Refused> {
+/// Puts an empty file system over the hidden part. Where there is no such directory, one is made on the overlay; without an overlay the
+/// nearest directory above is hidden. Returns what was, unless that would be the whole tree.
+fn hide(tree: &Tree, overlaid: bool) -> Result<Option<PathBuf>, Refused> {
     let hidden = Path::new(tree.hidden);
+    if overlaid && tree.root == "/var" {
+        step(format!("create {}", hidden.display()), fs::create_dir_all(hidden))?;
+    }
     let place = hidden.ancestors().find(|place| place.is_dir()).unwrap_or(hidden);
-    if place == Path::new(tree.root) {
-        return Ok(format!("{refused}: {} is the host's", tree.root));
+    if place == Path::new(tree.root) || overlaid && place != hidden {
+        return Ok(None);
     }
     tmpfs(&place.display().to_string())?;
     step(format!("create {}", hidden.display()), fs::create_dir_all(hidden))?;
-    Ok(format!("{refused}: of {} only {} is isolated", tree.root, place.display()))
+    Ok(Some(place.to_owned()))
 }
