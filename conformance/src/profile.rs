@@ -41,7 +41,8 @@ pub struct Profile {
     /// A sentence for the report.
     #[serde(default)]
     pub about: String,
-    /// The smallest useful configuration, without `cniVersion`, `name` and `type`.
+    /// The smallest useful configuration, without `cniVersion`, `name` and `type`. Where attachments cannot all have the same (a port of the
+    /// host), `"<8000+>"` stands for a number: 8000 and the number of the attachment, below 1000.
     pub config: Map<String, Value>,
     /// It executes the plugin that `ipam.type` names.
     #[serde(default)]
@@ -76,16 +77,26 @@ pub struct Profile {
     /// Configurations whose form is good and with which ADD must fail all the same, late: the kernel or the host refuses (ADD-09).
     #[serde(default)]
     pub fails: Vec<Variant>,
+    /// What may have been edited in the configuration between ADD and DEL, without harm (DEL-12): patches.
+    #[serde(default)]
+    pub changed: Vec<Variant>,
+    /// A patch that makes the configuration of a second network, which shares with the first what two can share (a bridge, a directory).
+    #[serde(default)]
+    pub sibling: Value,
     /// Where it keeps state, below `/run`, `/var` or `/etc`; for the cases that damage or inspect it.
     #[serde(default)]
     pub state: Vec<String>,
-    /// Commands that each break something of an attachment which CHECK should notice (CHK-03, CHK-04). `$IFNAME`, `$NETNS` (the name for
-    /// `ip netns exec`), `$CONTAINERID`, `$ADDRESS` (without prefix length) are replaced.
+    /// Commands that each break something of an attachment which CHECK should notice (CHK-03, CHK-04, CHK-06) and DEL should not mind.
+    /// `$IFNAME`, `$NETNS` (the name for `ip netns exec`), `$CONTAINERID`, `$NETWORK`, `$ADDRESS` and `$ADDRESS6` (without prefix length) and
+    /// `$HOSTIF` (the last interface of the result without a sandbox) stand for those of the attachment.
     #[serde(default)]
     pub breaks: Vec<Break>,
-    /// Where and how it can be made unready (STA-03, STA-08): patches after which STATUS must fail.
+    /// A command, as in `breaks`, after which one thing of that attachment cannot be removed by anybody (GC-05).
     #[serde(default)]
-    pub unready: Vec<Variant>,
+    pub stuck: Option<String>,
+    /// Situations in which ADD cannot be served and STATUS should say so (STA-02, STA-03, STA-08).
+    #[serde(default)]
+    pub unready: Vec<Unready>,
     /// Facts about this plugin that a case needs and cannot find out, by name.
     #[serde(default)]
     pub facts: Map<String, Value>,
@@ -103,12 +114,36 @@ pub struct Break {
     pub item: String,
 }
 
+/// A situation in which a plugin cannot serve ADD.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unready {
+    /// What is missing or wrong, in a few words.
+    pub why: String,
+    /// The item it belongs to: `STA-03` for daemons and what can be used up, `STA-08` for a configuration that never works.
+    pub item: String,
+    /// A patch on the minimal configuration.
+    #[serde(default)]
+    pub patch: Value,
+    /// A command that makes it so, by `sh -c`, on the fake host.
+    #[serde(default)]
+    pub run: Option<String>,
+    /// So many attachments are added first, which use something up.
+    #[serde(default)]
+    pub adds: usize,
+}
+
 impl Profile {
     /// The whole configuration of a network `name` in version `version`.
     pub fn configuration(&self, name: &str, version: &str) -> Value {
+        self.configuration_of(name, version, 0)
+    }
+
+    /// The same, for the attachment with this number: what `<N+>` stands for differs.
+    pub fn configuration_of(&self, name: &str, version: &str, number: u64) -> Value {
         let mut config = json!({ "cniVersion": version, "name": name, "type": self.plugin });
         for (key, value) in &self.config {
-            config[key] = denulled(value.clone());
+            config[key] = numbered(denulled(value.clone()), number);
         }
         config
     }
@@ -129,6 +164,24 @@ fn denulled(value: Value) -> Value {
         Value::Array(list) => Value::Array(list.into_iter().map(denulled).collect()),
         Value::Object(map) => {
             Value::Object(map.into_iter().map(|(key, value)| (key, denulled(value))).collect())
+        }
+        other => other,
+    }
+}
+
+/// `<8000+>` becomes 8000 and `number`.
+fn numbered(value: Value, number: u64) -> Value {
+    match value {
+        Value::String(text) => {
+            let base = text.strip_prefix('<').and_then(|rest| rest.strip_suffix("+>"));
+            match base.and_then(|base| base.parse::<u64>().ok()) {
+                Some(base) => json!(base + number),
+                None => Value::String(text),
+            }
+        }
+        Value::Array(list) => list.into_iter().map(|value| numbered(value, number)).collect(),
+        Value::Object(map) => {
+            Value::Object(map.into_iter().map(|(key, value)| (key, numbered(value, number))).collect())
         }
         other => other,
     }
@@ -195,6 +248,17 @@ mod tests {
     #[test]
     fn every_shipped_profile_parses() {
         assert!(!shipped().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_number_of_its_own_for_each_attachment() {
+        let text = "plugin = 'x'\nkind = 'meta'\n[config]\nports = [{ host = '<8000+>', name = '<b>' }]";
+        let profile = Profile::parse(text, "here").unwrap();
+        let ports = |number| profile.configuration_of("net", "1.0.0", number)["ports"].clone();
+        assert_eq!(
+            (ports(0), ports(21)),
+            (json!([{"host": 8000, "name": "<b>"}]), json!([{"host": 8021, "name": "<b>"}]))
+        );
     }
 
     #[test]

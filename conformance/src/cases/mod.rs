@@ -15,6 +15,7 @@ mod env;
 mod err;
 mod gc;
 mod ipm;
+mod life;
 mod neg;
 mod qua;
 mod res;

@@ -43,6 +43,13 @@ impl Difference {
         self
     }
 
+    /// Only what is there later and was not before.
+    #[must_use]
+    pub fn added(mut self) -> Self {
+        self.lines.retain(|(_, line)| line.starts_with('+'));
+        self
+    }
+
     /// Only the keys that match `pattern`.
     #[must_use]
     pub fn only(mut self, pattern: &str) -> Self {
@@ -174,7 +181,7 @@ impl Snapshot {
 
     fn add_sysctls(&mut self, label: &str) {
         // Interfaces come and go with their own settings; their own keys say enough about them.
-        let roots = ["net/ipv4", "net/ipv6", "net/netfilter", "net/bridge"];
+        let roots = ["net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/bridge"];
         for root in roots {
             self.walk_sysctl(label, Path::new("/proc/sys").join(root).as_path());
         }

@@ -3,6 +3,7 @@
 //! Everything that a case does goes through here, so that the journal can be pasted into a shell to see the same again. Changing the world is
 //! done with `ip`, `nft` and `sh`, which a reader knows; looking at it is done by [`crate::kernel`].
 
+mod attach;
 mod chain;
 pub mod exec;
 pub mod stub;
@@ -18,6 +19,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use attach::OTHER_NETWORK;
 pub use exec::{Call, Reply, Stdin, quote};
 pub use stub::{Act, Script, Seen};
 
@@ -88,6 +90,8 @@ pub struct Lab {
     /// How strongly the item binds, which decides what breaking it is.
     pub level: Level,
     containers: Vec<Container>,
+    /// The names of all containers there ever were, in order: the number of an attachment comes from it.
+    ordinals: Vec<String>,
     journal: Vec<Step>,
     findings: Vec<Finding>,
     /// What [`Lab::beneath`] made for an interface of a container: the result an earlier plugin of the chain would have given.
@@ -109,6 +113,7 @@ impl Lab {
             version,
             level,
             containers: Vec::new(),
+            ordinals: Vec::new(),
             journal: Vec::new(),
             findings: Vec::new(),
             bases: BTreeMap::new(),
@@ -137,14 +142,8 @@ impl Lab {
             ifname: if self.profile.kind == Kind::Loopback { "lo" } else { "eth0" }.to_owned(),
         };
         self.containers.push(container.clone());
+        self.ordinals.push(name.to_owned());
         Ok(container)
-    }
-
-    /// Removes a container's namespace. Snapshots do not cover it any more.
-    pub fn destroy(&mut self, container: &Container) -> Outcome {
-        self.sh(&format!("ip netns del {}", container.name))?;
-        self.containers.retain(|other| other.name != container.name);
-        Ok(())
     }
 
     /// Runs a line of shell on the fake host. It must succeed.
@@ -204,10 +203,9 @@ impl Lab {
         for (root, named) in world::watched() {
             snapshot.add_files(&root, named);
         }
-        // The harness's own, and the lock that iptables itself leaves.
-        snapshot
-            .lines
-            .retain(|key, _| !key.starts_with("file/run/netns") && !key.starts_with("file/run/xtables.lock"));
+        // The harness's own, the lock that iptables itself leaves, and what mount(8) remembers.
+        let own = ["file/run/netns", "file/run/xtables.lock", "file/run/mount/"];
+        snapshot.lines.retain(|key, _| !own.iter().any(|prefix| key.starts_with(prefix)));
         Ok(snapshot)
     }
 
@@ -232,7 +230,7 @@ impl Lab {
     /// A call of the plugin as a runtime makes it: all six variables, the minimal configuration, for a meta plugin the result of
     /// [`Lab::beneath`] as `prevResult`. A later result belongs into it with [`Call::previous`].
     pub fn call(&self, verb: &str, container: &Container) -> Call {
-        let call = self.bare(verb).config(&self.config());
+        let call = self.bare(verb).config(&self.config_for(container));
         let call = match self.bases.get(&chain::key_of(container)) {
             Some(base) => call.previous(base),
             None => call,
