@@ -173,18 +173,6 @@ impl Shared {
     }
 }
 
-/// Does something while nobody else does anything of the same kind and name: a lock that nobody is entered in, and of which nothing is left.
-pub fn exclusively<T, E: From<StateError>>(
-    kind: &str,
-    name: &str,
-    work: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
-    let lock = LockedFile::create(&state::path(["locks", kind, &file_name(name)]))?;
-    let outcome = work();
-    lock.remove()?;
-    outcome
-}
-
 fn owners_in(users: &Path, plugin: &str, network: &NetworkName) -> Result<Vec<Owner>, StateError> {
     let of_plugin = |file: &String| file.rsplit_once('.').is_some_and(|(_, suffix)| suffix == plugin);
     let files = state::names(users)?.into_iter().filter(of_plugin);

@@ -195,6 +195,12 @@ impl LockedFile {
     }
 }
 
+/// Holds a lock file while something is done. The file stays.
+pub fn locked<T, E: From<StateError>>(path: &Path, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let _lock = LockedFile::create(path)?;
+    work()
+}
+
 pub(crate) fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }

@@ -13,38 +13,48 @@ use crate::mac;
 use crate::names::Mode;
 use crate::view::{ALIAS, View};
 
-/// Makes sure of the links of a view. What is there and of this network is put right; what is somebody else's is named in the error, and
-/// nothing has been changed then.
+/// Makes sure of the links of a view: what is there and of this network is put right. [`refuse`] has been asked before.
 pub fn ensure(netlink: &mut Netlink, view: &View, desired: &Desired) -> Result<Links, Error> {
     let settings = view.settings();
-    let links = netlink.links()?;
-    refuse_collision(view, &links)?;
-    refuse_foreign(view, &links)?;
-    let underlay = links.iter().find(|link| link.name == view.underlay().interface.as_str());
-    let underlay = underlay.map(|link| link.index).unwrap_or_default();
-    let device = match links.iter().find(|link| link.name == settings.device.as_str()) {
-        Some(link) if is_as_made(view, link, underlay) => link.clone(),
+    let underlay = index_of(netlink, &view.underlay().interface)?;
+    let device = match netlink.link(settings.device.as_str())? {
+        Some(link) if is_as_made(view, &link, underlay) => link,
         Some(link) => {
             // The VNI, the port or the group can't be changed; they differ because the configuration does.
             netlink.delete_link(link.index, &link.name)?;
-            create(netlink, view, underlay, &links)?
+            create(netlink, view, underlay)?
         }
-        None => create(netlink, view, underlay, &links)?,
+        None => create(netlink, view, underlay)?,
     };
     let bridge = match settings.mode {
         Mode::Routed => None,
-        Mode::Bridged => Some(ensure_bridge(netlink, view, &links)?),
+        Mode::Bridged => Some(ensure_bridge(netlink, view)?),
     };
     adjust(netlink, view, &device, bridge)?;
     addresses(netlink, desired, &device)?;
     Ok(Links { device: device.index, bridge, underlay, mark: settings.mark() })
 }
 
-/// Fails if something of somebody else's is in the way of a view's links. Changes nothing.
+fn index_of(netlink: &mut Netlink, name: &LinkName) -> Result<u32, Error> {
+    Ok(netlink.link(name.as_str())?.map(|link| link.index).unwrap_or_default())
+}
+
+/// Fails if something of somebody else's is in the way of a view's links, and names it. Changes nothing. Other devices are listed only where the
+/// view's own is yet to be made.
 pub fn refuse(netlink: &mut Netlink, view: &View) -> Result<(), Error> {
-    let links = netlink.links()?;
-    refuse_collision(view, &links)?;
-    refuse_foreign(view, &links)
+    let settings = view.settings();
+    let device = netlink.link(settings.device.as_str())?;
+    refuse_taken(view, device.as_ref(), "vxlan")?;
+    if settings.mode == Mode::Bridged {
+        refuse_taken(view, netlink.link(settings.bridge.as_str())?.as_ref(), "bridge")?;
+    }
+    let underlay = index_of(netlink, &view.underlay().interface)?;
+    if device.is_some_and(|device| is_as_made(view, &device, underlay)) {
+        return Ok(());
+    }
+    let devices = netlink.vxlans()?;
+    refuse_collision(view, &devices)?;
+    refuse_held(view, &devices)
 }
 
 /// Finds the links of a network without changing anything; `None` if the device, or in bridged mode the bridge, is not there.
@@ -89,29 +99,25 @@ fn refuse_collision(view: &View, links: &[Link]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names who has the device's name, or its VNI and port.
-fn refuse_foreign(view: &View, links: &[Link]) -> Result<(), Error> {
+/// Names who has the device's name, or the bridge's.
+fn refuse_taken(view: &View, link: Option<&Link>, kind: &str) -> Result<(), Error> {
+    let Some(link) = link else { return Ok(()) };
     let settings = view.settings();
-    for (name, kind) in [(&settings.device, "vxlan"), (&settings.bridge, "bridge")] {
-        if kind == "bridge" && settings.mode == Mode::Routed {
-            continue;
-        }
-        let Some(link) = links.iter().find(|link| link.name == name.as_str()) else { continue };
-        // Without an alias it was made, and the plugin killed before it could write one.
-        let unfinished = link.alias.is_empty() && link.mac == own_mac(view, kind).to_string();
-        if link.kind != kind || !(link.alias == settings.alias() || unfinished) {
-            let found = if link.kind.is_empty() {
-                "a plain device".to_owned()
-            } else {
-                format!("a {} link of somebody else's", link.kind)
-            };
-            return Err(Error::Taken {
-                link: link.name.clone(),
-                network: settings.network.to_string(),
-                found,
-            });
-        }
+    // Without an alias it was made, and the plugin killed before it could write one.
+    let unfinished = link.alias.is_empty() && link.mac == own_mac(view, kind).to_string();
+    if link.kind == kind && (link.alias == settings.alias() || unfinished) {
+        return Ok(());
     }
+    let found = match link.kind.as_str() {
+        "" => "a plain device".to_owned(),
+        other => format!("a {other} link of somebody else's"),
+    };
+    Err(Error::Taken { link: link.name.clone(), network: settings.network.to_string(), found })
+}
+
+/// Names who has the VNI and port.
+fn refuse_held(view: &View, links: &[Link]) -> Result<(), Error> {
+    let settings = view.settings();
     let holds = |link: &&Link| {
         let same = |vxlan: &VxlanSettings| {
             // A device for many networks (`external`) has them all.
@@ -164,11 +170,11 @@ fn is_as_made(view: &View, link: &Link, underlay: u32) -> bool {
     })
 }
 
-fn create(netlink: &mut Netlink, view: &View, underlay: u32, links: &[Link]) -> Result<Link, Error> {
+fn create(netlink: &mut Netlink, view: &View, underlay: u32) -> Result<Link, Error> {
     let name = &view.settings().device;
     match netlink.create_vxlan(name, &wanted(view, underlay), view.mac(), view.mtu()) {
         // Nobody here has it, so it is a device that was moved away: its socket stays in the namespace it was made in.
-        Err(error) if error.is_exists() && !links.iter().any(|link| link.name == name.as_str()) => {
+        Err(error) if error.is_exists() && netlink.link(name.as_str())?.is_none() => {
             return Err(held(view, "in another network namespace"));
         }
         other => other?,
@@ -198,11 +204,10 @@ fn quieten(name: &LinkName, accept_dad: &str) -> Result<(), Error> {
 }
 
 /// The bridge of a stretched subnet. It is every node's gateway, so it has the same hardware address on each.
-fn ensure_bridge(netlink: &mut Netlink, view: &View, links: &[Link]) -> Result<u32, Error> {
+fn ensure_bridge(netlink: &mut Netlink, view: &View) -> Result<u32, Error> {
     let name = &view.settings().bridge;
     let mac = mac::gateway(&view.settings().network);
-    let present = links.iter().find(|link| link.name == name.as_str()).cloned();
-    let link = if let Some(link) = present {
+    let link = if let Some(link) = netlink.link(name.as_str())? {
         link
     } else {
         let settings = BridgeSettings { mtu: Some(view.mtu()), mac: Some(mac), vlan_filtering: None };

@@ -1,5 +1,7 @@
 //! Which of the nodes in a list is this host: the one that has one of its addresses.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use cni::LinkName;
@@ -32,18 +34,36 @@ pub struct OwnAddress {
     pub mtu: u32,
 }
 
-/// The addresses of this host's links.
-pub fn own_addresses(netlink: &mut Netlink) -> Result<Vec<OwnAddress>, Error> {
-    let links = netlink.links()?;
+/// The addresses of this host's links, of the families given, without link-local IPv6 ones: no peer is reached at those, and a host has one for
+/// each container.
+pub fn own_addresses(netlink: &mut Netlink, families: &[Family]) -> Result<Vec<OwnAddress>, Error> {
     let mut own = Vec::new();
-    for (index, address) in netlink.addresses_by_link()? {
-        let Some(link) = links.iter().find(|link| link.index == index) else { continue };
-        // A name that is none of ours can't be: the kernel's rule is the one of the type.
-        let Ok(interface) = LinkName::new(link.name.as_str()) else { continue };
-        let (address, prefix) = (address.cidr.address(), address.cidr.prefix());
-        own.push(OwnAddress { address, prefix, interface, mtu: link.mtu });
+    let mut links: HashMap<u32, Option<(LinkName, u32)>> = HashMap::new();
+    for family in families {
+        for (index, address) in netlink.addresses_by_link(family.is_ipv4())? {
+            let (address, prefix) = (address.cidr.address(), address.cidr.prefix());
+            if !family.is_ipv4() && is_link_local(&address) {
+                continue;
+            }
+            let link = match links.entry(index) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let link = netlink.link_by_index(index)?;
+                    unknown.insert(link.and_then(|link| Some((LinkName::new(link.name).ok()?, link.mtu))))
+                }
+            };
+            if let Some((interface, mtu)) = link.clone() {
+                own.push(OwnAddress { address, prefix, interface, mtu });
+            }
+        }
     }
     Ok(own)
+}
+
+/// The families of the addresses that nodes are reached at.
+pub fn families(nodes: &[Listed]) -> Vec<Family> {
+    let has = |family: &Family| nodes.iter().any(|listed| listed.record.underlay(*family).is_some());
+    Family::ALL.into_iter().filter(has).collect()
 }
 
 /// Finds this host in a list of nodes, and the address that its tunnels begin at. Pure: `own` are the addresses of this host.

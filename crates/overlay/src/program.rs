@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni::NetworkName;
 use ferrule_core::firewall::VtepGuard;
 use ferrule_core::netlink::{Change, Netlink, Tables};
-use ferrule_core::resource::Tunnel;
-use ferrule_core::shared::exclusively;
+use ferrule_core::resource::{Tunnel, TunnelLink};
 
 use crate::actual::{Actual, Changes, Links, diff};
 use crate::desired::Desired;
 use crate::device;
 use crate::error::Error;
+use crate::mac;
+use crate::names::{Mode, NodeId};
 use crate::view::{Settings, View};
 
 /// Whether entries are taken away that a drastic change would take away ([`Changes::is_drastic`]).
@@ -35,25 +35,23 @@ pub struct Report {
     pub withheld: usize,
 }
 
-/// Makes a view so on this host: idempotent, and safe to call from several processes at once. The VXLAN device is up when this returns.
+/// Makes a view so on this host: idempotent. The VXLAN device is up when this returns. Whoever calls it holds a lock of the network's: the plugin its
+/// register of users, whoever works for the agent [`State::locked`](crate::State::locked).
 ///
 /// # Errors
 /// A device that is in the way is named, and nothing has been changed. Where the kernel refuses single entries, the others have been made.
 pub fn program(view: &View, purge: Purge) -> Result<Report, Error> {
-    let network = view.settings().network.as_str();
-    exclusively("overlay", network, || {
-        let desired = Desired::of(view);
-        let mut netlink = Netlink::open()?;
-        let mut tables = Tables::open()?;
-        // Who may send is settled before anybody can.
-        guard(view)?;
-        let links = device::ensure(&mut netlink, view, &desired)?;
-        reconcile(&mut tables, &desired, &links, purge)
-    })
+    let desired = Desired::of(view);
+    let mut netlink = Netlink::open()?;
+    let mut tables = Tables::open()?;
+    device::refuse(&mut netlink, view)?;
+    // Who may send is settled before anybody can.
+    guard(view)?;
+    let links = device::ensure(&mut netlink, view, &desired)?;
+    reconcile(&mut tables, &desired, &links, purge)
 }
 
-/// Brings the entries of a network to what they should be: the whole of a periodic check, where the links are there. Not locked: nobody but
-/// the one agent of a network calls it while containers come and go.
+/// Brings the entries of a network to what they should be: the whole of a periodic check, where the links are there.
 pub fn reconcile(
     tables: &mut Tables,
     desired: &Desired,
@@ -151,21 +149,19 @@ pub fn verify(view: &View) -> Result<(), Error> {
     Ok(guard.verify(&vteps(view)).map_err(ferrule_core::Error::from)?)
 }
 
-/// This host's part of a network, as a resource of the attachments that share it.
-pub fn tunnel(settings: &Settings) -> Tunnel {
-    let bridged = settings.mode == crate::names::Mode::Bridged;
-    Tunnel {
-        device: settings.device.clone(),
-        bridge: bridged.then(|| settings.bridge.clone()),
-        mark: settings.mark(),
-        alias: settings.alias(),
-    }
+/// This host's part of a network, as a resource of the attachments that share it. `node` is this host's name, where it is known.
+pub fn tunnel(settings: &Settings, node: Option<&NodeId>) -> Tunnel {
+    let network = &settings.network;
+    let device = TunnelLink { name: settings.device.clone(), mac: node.map(|node| mac::vtep(network, node)) };
+    let bridge = TunnelLink { name: settings.bridge.clone(), mac: Some(mac::gateway(network)) };
+    let links = match settings.mode {
+        Mode::Routed => vec![device],
+        Mode::Bridged => vec![device, bridge],
+    };
+    Tunnel { links, mark: settings.mark(), alias: settings.alias() }
 }
 
 /// Removes a network from this host: device, entries, guard. What other networks and other programs have made stays.
 pub fn remove(settings: &Settings) -> Result<(), Error> {
-    let network: &NetworkName = &settings.network;
-    exclusively("overlay", network.as_str(), || {
-        Ok(tunnel(settings).dismantle(network, &mut Netlink::open()?)?)
-    })
+    Ok(tunnel(settings, None).dismantle(&settings.network, &mut Netlink::open()?)?)
 }

@@ -186,9 +186,18 @@ impl State {
         peers_file(&Self::peers_path(&self.settings.network), self.settings.vni, self.settings.port)
     }
 
-    /// Removes both files; that there are none is no error.
+    /// Does something to a network of the agent's while nobody else does.
+    pub fn locked<T>(network: &NetworkName, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        ferrule_core::state::locked(&Self::lock_path(network), work)
+    }
+
+    fn lock_path(network: &NetworkName) -> PathBuf {
+        directory().join(format!("{network}.lock"))
+    }
+
+    /// Removes the files of a network; that there are none is no error.
     pub fn remove(network: &NetworkName) -> Result<(), Error> {
-        for path in [Self::path(network), Self::peers_path(network)] {
+        for path in [Self::path(network), Self::peers_path(network), Self::lock_path(network)] {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
                     return Err(Error::File { operation: "remove", path, source });

@@ -21,16 +21,15 @@ use cni::NetworkName;
 
 use super::FirewallError;
 use crate::nft::{
-    Chain, ChainType, Connection, DataType, Element, Family, Field, Hook, Protocol, Rule, RuleInfo, Set,
-    Table, Transaction, Value, priority,
+    self, Chain, ChainType, Connection, DataType, Element, Family, Field, Hook, Protocol, Rule, RuleInfo,
+    Set, Table, Transaction, Value, priority,
 };
 use crate::owner::hex_digest;
-use crate::shared::exclusively;
 
 const TABLE: Table = Table::new(Family::Inet, "ferrule_vxlan");
 const CHAIN: &str = "input";
-/// The kind of the lock that whoever changes the table holds.
-const LOCK: &str = "nftables-table";
+/// How often a change is planned again because rulesets have changed: each time somebody else has got somewhere.
+const ATTEMPTS: u32 = 1000;
 /// How long the kernel may take for everything one call asks.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -74,15 +73,19 @@ impl VtepGuard {
 
     /// Lets in packets of the network from these addresses, and from no others. Repeating it changes nothing.
     pub fn ensure(&self, vteps: &BTreeSet<IpAddr>) -> Result<(), FirewallError> {
-        // Another network's last node may be about to take the table away.
-        exclusively(LOCK, TABLE.name.as_ref(), || self.ensure_locked(vteps))
+        let mut connection = Connection::open(Instant::now() + DEADLINE)?;
+        unchanged(&mut connection, |connection| self.difference(connection, vteps))
     }
 
-    fn ensure_locked(&self, vteps: &BTreeSet<IpAddr>) -> Result<(), FirewallError> {
-        let mut connection = Connection::open(Instant::now() + DEADLINE)?;
+    /// What has to change.
+    fn difference(
+        &self,
+        connection: &mut Connection,
+        vteps: &BTreeSet<IpAddr>,
+    ) -> Result<Transaction, FirewallError> {
         let mut transaction = Transaction::new();
         let set = self.set();
-        let rules = rules(&mut connection)?;
+        let rules = rules(connection)?;
         if rules.is_none() {
             transaction.add_table_with_comment(&TABLE, Some("made and removed by Ferrule"));
             transaction.add_chain(
@@ -94,7 +97,7 @@ impl VtepGuard {
         if fresh {
             transaction.add_set(&TABLE, &set);
         }
-        let present = if fresh { BTreeSet::new() } else { elements(&mut connection, &set)? };
+        let present = if fresh { BTreeSet::new() } else { elements(connection, &set)? };
         for vtep in vteps.difference(&present) {
             transaction.add_element(&TABLE, &set, &element(*vtep));
         }
@@ -112,10 +115,7 @@ impl VtepGuard {
         if !there {
             transaction.add_rule(&TABLE, CHAIN, &self.rule());
         }
-        if transaction.is_empty() {
-            return Ok(());
-        }
-        Ok(connection.commit(&transaction)?)
+        Ok(transaction)
     }
 
     /// Succeeds if exactly these addresses are let in.
@@ -136,16 +136,16 @@ impl VtepGuard {
 
     /// Removes the guard of a network, and the table with the last of them.
     pub fn remove(network: &NetworkName) -> Result<(), FirewallError> {
-        exclusively(LOCK, TABLE.name.as_ref(), || Self::remove_locked(network))
+        let mut connection = Connection::open(Instant::now() + DEADLINE)?;
+        unchanged(&mut connection, |connection| Self::removal(connection, network))
     }
 
-    fn remove_locked(network: &NetworkName) -> Result<(), FirewallError> {
-        let mut connection = Connection::open(Instant::now() + DEADLINE)?;
-        if connection.table(&TABLE)?.is_none() {
-            return Ok(());
-        }
+    fn removal(connection: &mut Connection, network: &NetworkName) -> Result<Transaction, FirewallError> {
         let mut transaction = Transaction::new();
-        let rules = rules(&mut connection)?.unwrap_or_default();
+        if connection.table(&TABLE)?.is_none() {
+            return Ok(transaction);
+        }
+        let rules = rules(connection)?.unwrap_or_default();
         if rules.iter().all(|rule| is_of(rule, network)) {
             transaction.destroy_table(&TABLE);
         } else {
@@ -156,9 +156,27 @@ impl VtepGuard {
                 transaction.destroy_set(&TABLE, &set_of(network, ipv4));
             }
         }
+        Ok(transaction)
+    }
+}
+
+/// Commits what `plan` makes of what it reads, unless somebody has changed a ruleset in between: then it reads again. So two networks that come and
+/// go at once neither make the rule of one twice nor take the table from under it, and no lock is left behind by who is killed.
+fn unchanged(
+    connection: &mut Connection,
+    plan: impl Fn(&mut Connection) -> Result<Transaction, FirewallError>,
+) -> Result<(), FirewallError> {
+    let mut attempts = 0;
+    loop {
+        let generation = connection.generation()?;
+        let mut transaction = plan(connection)?;
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        transaction.expect_generation(generation);
         match connection.commit(&transaction) {
-            Err(error) if error.is_missing() => Ok(()),
-            other => Ok(other?),
+            Err(nft::Error::Conflict { .. }) if attempts < ATTEMPTS => attempts += 1,
+            other => return Ok(other?),
         }
     }
 }

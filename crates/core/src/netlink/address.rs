@@ -49,21 +49,18 @@ impl Netlink {
 
     /// The addresses of all links of the namespace.
     pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
-        let all = self.addresses_by_link()?;
-        Ok(all.into_iter().map(|(_, address)| address.cidr.address()).collect())
-    }
-
-    /// The addresses of all links of the namespace, each with the index of its link.
-    pub fn addresses_by_link(&mut self) -> Result<Vec<(u32, InterfaceAddress)>, NetlinkError> {
         let message = AddressMessage::default();
         let answers = self.dump(&RouteNetlinkMessage::GetAddress(message), || "list addresses".to_owned())?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) => Some((message.header.index, read(&message)?)),
-                _ => None,
-            })
-            .collect())
+        Ok(by_link(answers).map(|(_, address)| address.cidr.address()).collect())
+    }
+
+    /// The addresses of a family of all links, each with the index of its link. Those of links that come or go meanwhile may be missing.
+    pub fn addresses_by_link(&mut self, ipv4: bool) -> Result<Vec<(u32, InterfaceAddress)>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let request = RouteNetlinkMessage::GetAddress(message);
+        let answers = self.dump_loosely(&request, || "list addresses".to_owned())?;
+        Ok(by_link(answers).collect())
     }
 
     /// Adds an address. `dad` lets duplicate address detection run for IPv6; without it the address can be used at once.
@@ -95,6 +92,13 @@ impl Netlink {
             format!("remove address {cidr} from {name}")
         })
     }
+}
+
+fn by_link(answers: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = (u32, InterfaceAddress)> {
+    answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => Some((message.header.index, read(&message)?)),
+        _ => None,
+    })
 }
 
 fn message(index: u32, cidr: &Cidr) -> AddressMessage {

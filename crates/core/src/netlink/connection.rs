@@ -102,6 +102,24 @@ impl Netlink {
         Err(NetlinkError::Interrupted { operation: operation() })
     }
 
+    /// As [`Netlink::dump`], for objects of which those that change meanwhile do not matter: what was listed is returned even if it was
+    /// interrupted every time, as it is on a host where containers come and go at once.
+    pub(super) fn dump_loosely(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        operation: impl Fn() -> String,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let mut last = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &operation)?;
+            last = answer.messages;
+            if !answer.interrupted {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
     fn exchange(
         &mut self,
         message: RouteNetlinkMessage,

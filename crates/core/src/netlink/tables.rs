@@ -128,20 +128,20 @@ impl Tables {
     /// The permanent neighbours on a link.
     pub fn neighbours(&mut self, link: u32, ipv4: bool) -> Result<Vec<Neighbour>, NetlinkError> {
         let request = Neighbour::list(link, ipv4);
-        let all = self.list(entry::RTM_NEWNEIGH, &request, "neighbours", Neighbour::decode)?;
+        let all = self.list(entry::RTM_NEWNEIGH, &request, "neighbours", true, Neighbour::decode)?;
         // Kernels before 4.20 do not filter.
         Ok(all.into_iter().filter(|neighbour| neighbour.link == link).collect())
     }
 
     /// The static FDB entries of a VXLAN device, and those of its bridge for it, each as one of its own.
     pub fn fdb(&mut self, link: u32) -> Result<Vec<Fdb>, NetlinkError> {
-        let all = self.list(entry::RTM_NEWNEIGH, &Fdb::list(link), "FDB entries", Fdb::decode)?;
+        let all = self.list(entry::RTM_NEWNEIGH, &Fdb::list(link), "FDB entries", true, Fdb::decode)?;
         Ok(all.into_iter().filter(|fdb| fdb.link == link).collect())
     }
 
     /// All nexthop objects; `None` where the kernel has none (before 5.3).
     pub fn nexthops(&mut self) -> Result<Option<Vec<Nexthop>>, NetlinkError> {
-        match self.list(entry::RTM_NEWNEXTHOP, &Nexthop::list(), "nexthops", Nexthop::decode) {
+        match self.list(entry::RTM_NEWNEXTHOP, &Nexthop::list(), "nexthops", false, Nexthop::decode) {
             Ok(all) => Ok(Some(all)),
             Err(error) if matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EINVAL)) => Ok(None),
             Err(error) => Err(error),
@@ -151,7 +151,7 @@ impl Tables {
     /// The routes of the main table with a protocol number.
     pub fn routes(&mut self, ipv4: bool, protocol: u8) -> Result<Vec<PrefixRoute>, NetlinkError> {
         let request = PrefixRoute::list(ipv4, protocol);
-        let all = self.list(entry::RTM_NEWROUTE, &request, "routes", PrefixRoute::decode)?;
+        let all = self.list(entry::RTM_NEWROUTE, &request, "routes", true, PrefixRoute::decode)?;
         Ok(all.into_iter().filter(|route| route.protocol == protocol).collect())
     }
 
@@ -160,10 +160,11 @@ impl Tables {
         kind: u16,
         request: &[u8],
         what: &str,
+        loose: bool,
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
         let operation = || format!("list {what}");
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             self.sequence = self.sequence.wrapping_add(1);
             let sequence = self.sequence;
             let mut bytes = Vec::new();
@@ -190,7 +191,8 @@ impl Tables {
             })?;
             match failed {
                 Some(source) => return Err(NetlinkError::Refused { operation: operation(), source }),
-                None if whole => return Ok(found),
+                // What interrupts these again and again are changes of other links, whose entries were not asked for.
+                None if whole || (loose && attempt > 1) => return Ok(found),
                 None => {}
             }
         }

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use cni::LinkName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{MacAddress, Netlink, NetlinkError};
+use super::{Link, MacAddress, Netlink, NetlinkError};
 
 /// What makes a VXLAN device the one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -72,6 +74,21 @@ fn local(address: IpAddr) -> InfoVxlan {
 }
 
 impl Netlink {
+    /// All VXLAN devices.
+    pub fn vxlans(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan)]));
+        let request = RouteNetlinkMessage::GetLink(message);
+        let answers = self.dump_loosely(&request, || "list VXLAN devices".to_owned())?;
+        let links = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+            _ => None,
+        });
+        // A kernel that does not know the filter sends all links.
+        Ok(links.filter(|link| link.vxlan.is_some()).collect())
+    }
+
     /// Makes a VXLAN device, down. The hardware address and the MTU are given at once: a service that gives new links persistent addresses
     /// (systemd-udevd) leaves one alone that was set at creation, and a device without a lower link has an MTU of 1500 otherwise.
     pub fn create_vxlan(

@@ -35,7 +35,7 @@ pub use overlay_port::OverlayPort;
 pub use rules::Rules;
 pub use setting::{LinkProperty, Setting, SysctlSetting};
 pub use switch::{Forwarding, LocalRouting};
-pub use tunnel::Tunnel;
+pub use tunnel::{Tunnel, TunnelLink};
 pub use veth::{VethPair, collect_pairs, free_host_end, remove_unrecorded_veth};
 pub use vlan_gateway::VlanGateway;
 

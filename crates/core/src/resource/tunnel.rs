@@ -8,40 +8,55 @@ use crate::error::Error;
 use crate::firewall::VtepGuard;
 use crate::host::Host;
 use crate::marks::{PROTOCOL, nexthop_window};
-use crate::netlink::{Change, Entry, Netlink, Tables, Way};
+use crate::netlink::{Change, Entry, Link, MacAddress, Netlink, Tables, Way};
 use crate::shared::Shared;
 
-/// The tunnel device of an overlay, with everything that refers to it. Its users are registered here; what it consists of is made by whoever
-/// knows the network's nodes. With its last user all of it goes.
+/// The links of an overlay, with everything that refers to them. Its users are registered here; what it consists of is made by whoever knows the
+/// network's nodes. With its last user all of it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {
-    /// The VXLAN device.
-    pub device: LinkName,
-    /// The bridge that stretches a subnet over the hosts, where it was made with the device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bridge: Option<LinkName>,
+    /// The VXLAN device first, then the bridge that stretches a subnet over the hosts, where it was made with the device.
+    pub links: Vec<TunnelLink>,
     /// What tells routes and nexthops of this overlay from those of others ([`crate::marks`]).
     pub mark: u32,
     /// The alias of its links.
     pub alias: String,
 }
 
+/// A link of an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelLink {
+    /// Its name.
+    pub name: LinkName,
+    /// Its hardware address, where that is known: a link is made with it, and marked by its alias a moment later. Who is killed in between
+    /// leaves one that nothing else tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+}
+
 impl Tunnel {
     pub(super) const REGISTER: &str = "overlay";
 
     fn shared(&self) -> Shared {
-        let bridge = self.bridge.as_ref().map(LinkName::as_str).unwrap_or_default();
-        Shared::new(Self::REGISTER, &format!("{} {bridge} {} {}", self.device, self.mark, self.alias))
+        let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
+        Shared::new(Self::REGISTER, &format!("{} {} {}", names.join("/"), self.mark, self.alias))
     }
 
     /// The overlay that a register is named after.
     pub(super) fn of_register(name: &str) -> Option<Self> {
-        let mut parts = name.splitn(4, ' ');
-        let device = LinkName::new(parts.next()?).ok()?;
-        let bridge = LinkName::new(parts.next()?).ok();
+        let mut parts = name.splitn(3, ' ');
+        let link = |name: &str| LinkName::new(name).ok().map(|name| TunnelLink { name, mac: None });
+        let links = parts.next()?.split('/').map(link).collect::<Option<Vec<_>>>()?;
         let mark = parts.next()?.parse().ok()?;
-        Some(Self { device, bridge, mark, alias: parts.next()?.to_owned() })
+        Some(Self { links, mark, alias: parts.next()?.to_owned() })
+    }
+
+    /// Whether a link of the kernel's is the one that was made for this overlay.
+    fn has_made(&self, made: &TunnelLink, link: &Link) -> bool {
+        let unfinished = || made.mac.is_some_and(|mac| link.mac == mac.to_string());
+        link.alias == self.alias || (link.alias.is_empty() && unfinished())
     }
 
     /// Whether an attachment is registered.
@@ -49,12 +64,23 @@ impl Tunnel {
         self.shared().is_used()
     }
 
+    /// Works on the overlay on behalf of a user, who is registered before; nobody else does meanwhile, and it is not taken away.
+    pub fn work<E: From<crate::state::StateError>>(
+        &self,
+        host: &Host<'_>,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.shared().enter(&host.user(), work)
+    }
+
     /// Removes the overlay if no attachment is registered, even if there is no register.
     pub fn sweep(&self, network: &cni::NetworkName, netlink: &mut Netlink) -> Result<(), Error> {
-        match netlink.link(self.device.as_str())?.filter(|link| link.alias == self.alias) {
-            Some(_) => self.shared().sweep(|| self.dismantle(network, netlink)),
-            None => Ok(()),
+        for made in &self.links {
+            if netlink.link(made.name.as_str())?.is_some_and(|link| self.has_made(made, &link)) {
+                return self.shared().sweep(|| self.dismantle(network, netlink));
+            }
         }
+        Ok(())
     }
 
     /// Removes the overlay from this host: routes and nexthops by their marks, links by their alias, and the guard of its port. What bears
@@ -75,8 +101,8 @@ impl Tunnel {
         stale.extend(ours.map(|nexthop| Change::Remove(Entry::Nexthop(nexthop))));
         // What is refused goes with the device, or has gone meanwhile.
         tables.apply(&stale)?;
-        for name in [Some(&self.device), self.bridge.as_ref()].into_iter().flatten() {
-            if let Some(link) = netlink.link(name.as_str())?.filter(|link| link.alias == self.alias) {
+        for made in &self.links {
+            if let Some(link) = netlink.link(made.name.as_str())?.filter(|link| self.has_made(made, link)) {
                 netlink.delete_link(link.index, &link.name)?;
             }
         }
@@ -91,7 +117,7 @@ impl Lifecycle for Tunnel {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        for name in [Some(&self.device), self.bridge.as_ref()].into_iter().flatten() {
+        for TunnelLink { name, .. } in &self.links {
             let link = host_link(host, name.as_str())?;
             same(|| format!("alias of link {name}"), &self.alias, &link.alias)?;
             same(|| format!("state of link {name}"), &"up", &if link.up { "up" } else { "down" })?;

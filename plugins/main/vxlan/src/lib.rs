@@ -173,7 +173,7 @@ fn build(
     host_end: &LinkName,
 ) -> Result<AddResult, Failure> {
     building.ensure(network.tunnel().map(Resource::from).into_iter().collect())?;
-    network.program()?;
+    network.program(building.host())?;
     let ipam = building.lease(ipam_type(config))?;
     let result = plan::complete(config, network, ipam)?;
     let name = building.host().owner().network.clone();
@@ -219,6 +219,10 @@ fn sweep(request: &Request) -> Result<(), Failure> {
     let Ok(config) = Config::load(request) else { return Ok(()) };
     let Some(settings) = &config.settings else { return Ok(()) };
     let name = request.config().name();
+    let tunnel = ferrule_overlay::tunnel(settings, None);
+    if tunnel.is_used() {
+        return Ok(());
+    }
     let mut netlink = Netlink::open()?;
     sweep_bridge(&mut netlink, settings.bridge.clone())?;
     let used = netlink
@@ -228,7 +232,7 @@ fn sweep(request: &Request) -> Result<(), Failure> {
     if used {
         return Ok(());
     }
-    Ok(ferrule_overlay::tunnel(settings).sweep(name, &mut netlink)?)
+    Ok(tunnel.sweep(name, &mut netlink)?)
 }
 
 /// What can be found of an attachment that has no record: by IPAM's own state, in the container, by derived name, by owner.

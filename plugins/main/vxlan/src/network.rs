@@ -1,11 +1,12 @@
 //! The network of an attachment: from whoever knows it to what this host's part is.
 
 use cni::{Cidr, Code, Failure, LinkName, NetworkName, Request};
+use ferrule_core::Host;
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::Tunnel;
 use ferrule_overlay::{
-    Error, Flannel, Listed, Mode, Purge, Settings, State, View, device, gateway, identity, program, source,
-    tunnel,
+    Error, Family, Flannel, Listed, Mode, Purge, Settings, State, View, device, gateway, identity, program,
+    source, tunnel,
 };
 use serde_json::{Value, json};
 
@@ -64,12 +65,16 @@ impl Network {
 
     fn of_nodes(config: &Config, settings: &Settings, nodes: Vec<Listed>) -> Result<Self, Failure> {
         let mut netlink = Netlink::open()?;
-        let mut own = identity::own_addresses(&mut netlink)?;
-        // The device's addresses are inside; a list of peers that names one by mistake must not make a tunnel in the tunnel.
-        own.retain(|own| own.interface != settings.device && own.interface != settings.bridge);
         let transport = View::transport(settings, &nodes);
-        let (node, underlay) =
-            identity::recognise(&nodes, transport, &config.hint, &own).map_err(Error::from)?;
+        let mut recognise = |families: &[Family]| -> Result<_, Error> {
+            let mut own = identity::own_addresses(&mut netlink, families)?;
+            // The device's addresses are inside; a list of peers that names one by mistake must not make a tunnel in the tunnel.
+            own.retain(|own| own.interface != settings.device && own.interface != settings.bridge);
+            Ok(identity::recognise(&nodes, transport, &config.hint, &own)?)
+        };
+        // Who is told that none of its addresses is listed is told all of them.
+        let found = recognise(&identity::families(&nodes)).or_else(|_| recognise(&Family::ALL));
+        let (node, underlay) = found?;
         let view = View::new(settings.clone(), underlay, &node, nodes).map_err(Error::from)?;
         Ok(Self {
             mode: settings.mode,
@@ -127,7 +132,7 @@ impl Network {
     /// The overlay as a resource of the attachment, where it goes with its last user.
     pub fn tunnel(&self) -> Option<Tunnel> {
         match &self.keeper {
-            Keeper::Plugin(view) => Some(tunnel(view.settings())),
+            Keeper::Plugin(view) => Some(tunnel(view.settings(), Some(&view.node().node))),
             Keeper::Agent(_) | Keeper::Flannel => None,
         }
     }
@@ -147,17 +152,19 @@ impl Network {
     }
 
     /// Makes sure of the device and of everything that refers to it.
-    pub fn program(&self) -> Result<(), Failure> {
+    pub fn program(&self, host: &Host<'_>) -> Result<(), Failure> {
         match &self.keeper {
-            Keeper::Plugin(view) => program(view, Purge::Confirmed)?,
+            Keeper::Plugin(view) => {
+                let work = || program(view, Purge::Confirmed).map(drop);
+                Ok(tunnel(view.settings(), None).work(host, work)?)
+            }
             // The agent does, every few seconds and at every change; this is for the time in between.
-            Keeper::Agent(state) if !device_is_up(&state.settings)? => match self.view()? {
-                Some(view) => program(&view, Purge::Guarded)?,
-                None => return Ok(()),
-            },
-            Keeper::Agent(_) | Keeper::Flannel => return Ok(()),
-        };
-        Ok(())
+            Keeper::Agent(state) if !device_is_up(&state.settings)? => {
+                let Some(view) = self.view()? else { return Ok(()) };
+                Ok(State::locked(&state.settings.network, || program(&view, Purge::Guarded).map(drop))?)
+            }
+            Keeper::Agent(_) | Keeper::Flannel => Ok(()),
+        }
     }
 
     /// The `ipam` section where the operator has left it to the plugin: the node's blocks, through host-local.

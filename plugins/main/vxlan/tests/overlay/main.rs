@@ -3,7 +3,10 @@
 #![allow(clippy::needless_pass_by_value, reason = "what `json!` makes is passed on")]
 
 mod bridged;
+mod example;
 mod lab;
 mod living;
 mod refusals;
 mod routed;
+mod sources;
+mod survival;
