@@ -117,13 +117,16 @@ fn requested(request: &Request, net: &Net) -> std::result::Result<Vec<IpAddr>, F
     let mut texts: Vec<(String, String)> = Vec::new();
     let args = request.args()?;
     args.allow_only(&["IP"])?;
-    if let Some(text) = args.get("IP").filter(|text| !text.is_empty()) {
-        texts.push(("CNI_ARGS: IP".to_owned(), text.to_owned()));
-    }
     // The conventions make `args` optional metadata: what has another shape is not understood, which is no error.
     if let Some(Value::Array(ips)) = member(&net.args, "cni").and_then(|cni| member(cni, "ips")) {
         let ips = ips.iter().enumerate().filter_map(|(index, ip)| ip.as_str().map(|text| (index, text)));
         texts.extend(ips.map(|(index, text)| (format!("args.cni.ips[{index}]"), text.to_owned())));
+    }
+    // They also say that `CNI_ARGS` does not count where `args` ask for the same. The Go suite takes both.
+    if texts.is_empty()
+        && let Some(text) = args.get("IP").filter(|text| !text.is_empty())
+    {
+        texts.push(("CNI_ARGS: IP".to_owned(), text.to_owned()));
     }
     let ips = net.runtime_config.ips.iter().enumerate();
     texts.extend(ips.map(|(index, text)| (format!("runtimeConfig.ips[{index}]"), text.clone())));

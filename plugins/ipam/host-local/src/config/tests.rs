@@ -81,12 +81,25 @@ fn keys_match_as_in_go() {
 #[test]
 fn requested_addresses_accumulate_each_once() {
     let mut config = net(&json!({ "subnet": "10.1.2.0/24" }));
-    config["args"] = json!({ "cni": { "ips": ["10.1.2.11", "10.1.2.12/24"] } });
     config["runtimeConfig"] = json!({ "ips": ["10.1.2.13/24", "10.1.2.10", "2001:db8:1::11"] });
     for arg in ["IP=10.1.2.10", "IP=10.1.2.10/24", "IgnoreUnknown=1;K8S_POD_NAME=p;IP=10.1.2.10"] {
         let requested = Config::read(&request_with(&config, arg)).unwrap().requested;
-        let expected = ["10.1.2.10", "10.1.2.11", "10.1.2.12", "10.1.2.13", "2001:db8:1::11"];
-        assert_eq!(requested, addresses(&expected), "{arg}");
+        assert_eq!(requested, addresses(&["10.1.2.10", "10.1.2.13", "2001:db8:1::11"]), "{arg}");
+    }
+    config["args"] = json!({ "cni": { "ips": ["10.1.2.11", "10.1.2.12/24", "10.1.2.13"] } });
+    let expected = ["10.1.2.11", "10.1.2.12", "10.1.2.13", "10.1.2.10", "2001:db8:1::11"];
+    assert_eq!(read(&config).unwrap().requested, addresses(&expected));
+}
+
+#[test]
+fn cni_args_do_not_count_where_args_ask_for_the_same() {
+    let mut config = net(&json!({ "subnet": "10.1.2.0/24" }));
+    for (ips, expected) in
+        [(json!(["10.1.2.11"]), "10.1.2.11"), (json!([]), "10.1.2.10"), (json!(null), "10.1.2.10")]
+    {
+        config["args"] = json!({ "cni": { "ips": ips } });
+        let requested = Config::read(&request_with(&config, "IP=10.1.2.10")).unwrap().requested;
+        assert_eq!(requested, addresses(&[expected]), "{ips}");
     }
 }
 
