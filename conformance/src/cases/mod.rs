@@ -17,6 +17,7 @@ mod gc;
 mod ipm;
 mod life;
 mod neg;
+mod protocol;
 mod qua;
 mod res;
 mod rte;

@@ -438,6 +438,9 @@ fn reap_orphans() -> usize {
     }
     let mut running = 0;
     for pid in children_of(std::process::id()) {
+        if super::background::is_kept(pid) {
+            continue;
+        }
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let alive = !state.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z');
         if alive {

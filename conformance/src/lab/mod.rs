@@ -4,6 +4,7 @@
 //! done with `ip`, `nft` and `sh`, which a reader knows; looking at it is done by [`crate::kernel`].
 
 mod attach;
+mod background;
 mod chain;
 pub mod exec;
 pub mod stub;
@@ -98,6 +99,8 @@ pub struct Lab {
     bases: BTreeMap<String, Value>,
     /// How often [`Lab::earlier`] made something.
     made: usize,
+    /// What [`Lab::start`] started.
+    background: Vec<background::Background>,
 }
 
 impl Lab {
@@ -118,6 +121,7 @@ impl Lab {
             findings: Vec::new(),
             bases: BTreeMap::new(),
             made: 0,
+            background: Vec::new(),
         };
         for command in lab.profile.prepare.clone() {
             lab.sh(&command)?;
