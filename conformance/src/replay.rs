@@ -92,11 +92,11 @@ fn preamble(plugins: &Path, harness: bool) -> String {
     line(
         "  mount -t overlay -o lowerdir=$tree,upperdir=$changes/upper,workdir=$changes/work,userxattr overlay $tree ||",
     );
+    line("  echo \"$tree is the machine's own here\" >&2; done");
     line(
-        "  { echo \"$tree is the machine's own here\" >&2; [ $tree = /etc ] || mount -t tmpfs tmpfs /var/lib; }; done",
+        "for hidden in /etc/cni /var/lib; do [ ! -d $hidden ] || mount -t tmpfs -o mode=755 tmpfs $hidden; done",
     );
-    line("mkdir -p /var/lib/cni; mount -t tmpfs -o mode=755 tmpfs /var/lib/cni");
-    line("[ ! -d /etc/cni ] || mount -t tmpfs -o mode=755 tmpfs /etc/cni");
+    line("mkdir -p /var/lib/cni");
     line("mount -t sysfs sysfs /sys || true");
     line("ip link set lo up");
     out.push_str("set +e; set -v   # from here on each line is shown before it runs, with what came of it when the report was made");

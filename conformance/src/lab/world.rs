@@ -32,7 +32,7 @@ struct Tree {
 }
 
 const TREES: &[Tree] =
-    &[Tree { root: "/etc", hidden: "/etc/cni" }, Tree { root: "/var", hidden: "/var/lib/cni" }];
+    &[Tree { root: "/etc", hidden: "/etc/cni" }, Tree { root: "/var", hidden: "/var/lib" }];
 
 /// The trees of files that a snapshot covers: where to read, and what to call it.
 pub fn watched() -> Vec<(PathBuf, &'static str)> {
@@ -129,12 +129,14 @@ pub fn enter(binaries: &Path, harness: &Path, isolation: Isolation) -> Result<Ve
     tmpfs("/tmp")?;
     for tree in TREES {
         let refused = overlay(tree).err();
-        let whole = hide(tree, refused.is_none())?;
-        exposed.extend(refused.map(|refused| match whole {
-            Some(place) => format!("{refused}: of {} only {} is isolated", tree.root, place.display()),
-            None => format!("{refused}: {} is the host's", tree.root),
+        let hidden = hide(tree)?;
+        exposed.extend(refused.map(|refused| {
+            let part =
+                if hidden { format!("of {} only {}", tree.root, tree.hidden) } else { "nothing".to_owned() };
+            format!("{refused}: {part} is isolated")
         }));
     }
+    step("create /var/lib/cni", fs::create_dir_all("/var/lib/cni"))?;
     // sysfs shows the interfaces of the namespace that mounted it.
     if let Err(error) = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none) {
         exposed.push(format!("cannot mount sysfs ({error}): plugins see the host's interfaces in /sys"));
@@ -190,18 +192,11 @@ fn overlay(tree: &Tree) -> Result<(), Refused> {
     step(format!("mount an overlay on {root}"), mounted)
 }
 
-/// Puts an empty file system over the hidden part. Where there is no such directory, one is made on the overlay; without an overlay the
-/// nearest directory above is hidden. Returns what was, unless that would be the whole tree.
-fn hide(tree: &Tree, overlaid: bool) -> Result<Option<PathBuf>, Refused> {
-    let hidden = Path::new(tree.hidden);
-    if overlaid && tree.root == "/var" {
-        step(format!("create {}", hidden.display()), fs::create_dir_all(hidden))?;
+/// Puts an empty file system over the hidden part, where there is such a directory. (What root left there, a user could not remove, through an
+/// overlay neither; and `/var/lib/cni` itself must be removable, for the cases of a new host.)
+fn hide(tree: &Tree) -> Result<bool, Refused> {
+    if !Path::new(tree.hidden).is_dir() {
+        return Ok(false);
     }
-    let place = hidden.ancestors().find(|place| place.is_dir()).unwrap_or(hidden);
-    if place == Path::new(tree.root) || overlaid && place != hidden {
-        return Ok(None);
-    }
-    tmpfs(&place.display().to_string())?;
-    step(format!("create {}", hidden.display()), fs::create_dir_all(hidden))?;
-    Ok(Some(place.to_owned()))
+    tmpfs(tree.hidden).map(|()| true)
 }
