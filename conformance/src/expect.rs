@@ -247,3 +247,53 @@ impl Rule<'_> {
         u8::from(condemned)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(verdict: &str, message: &str) -> Report {
+        serde_json::from_value(json!({
+            "schema": 1, "harness": "", "kernel": "", "started": "", "seconds": 0.0, "sections": [],
+            "suites": [{ "label": "go", "directory": "/", "plugins": [{ "plugin": "bridge", "about": "", "versions": [], "cases": [
+                { "item": "GC-02", "case": "all", "verdict": verdict, "millis": 0, "findings": [{ "verdict": verdict, "message": message }] },
+            ]}]}],
+        }))
+        .unwrap()
+    }
+
+    fn status(expected: &str, report: &mut Report, allow_skips: bool) -> u8 {
+        let all: Expectations = toml::from_str(expected).unwrap();
+        all.apply(report);
+        Rule { strict: false, allow_skips, expectations: Some(&all) }.status(report)
+    }
+
+    #[test]
+    fn a_skip_must_have_the_reason_that_is_expected() {
+        let expected = "[[deviation]]\nplugin = '*'\nitem = 'GC-*'\nverdict = 'skip'\nmessage = 'GC came with *'\nwhy = 'old'";
+        assert_eq!(status(expected, &mut report("skip", "GC came with 1.1.0"), false), 0);
+        assert_eq!(status(expected, &mut report("skip", "no ip here"), false), 1);
+        assert_eq!(status(expected, &mut report("skip", "no ip here"), true), 0);
+        assert_eq!(status(expected, &mut report("info", "GC came with 1.1.0"), true), 1);
+        let mut passed = report("pass", "");
+        assert_eq!(status(expected, &mut passed, false), 0);
+        assert_eq!(passed.stale, ["* GC-*: skip (old)"]);
+    }
+
+    #[test]
+    fn an_update_keeps_what_a_person_wrote() {
+        let known: Expectations = toml::from_str(
+            "[[deviation]]\nplugin = 'b*'\nitem = 'GC-02'\nverdict = 'fail'\nwhy = 'said \"so\"'",
+        )
+        .unwrap();
+        let read = |text: &str| toml::from_str::<Expectations>(text).unwrap().deviation;
+        assert_eq!(read(&known.updated(&report("fail", "x"))), known.deviation);
+        let changed = read(&known.updated(&report("warn", "it's\n\"odd\"")));
+        assert_eq!(changed.len(), 1);
+        assert_eq!((changed[0].item.as_str(), changed[0].verdict), ("GC-02/all", Verdict::Warn));
+        assert_eq!(changed[0].why, "not judged yet: it's\n\"odd\"");
+        assert!(read(&known.updated(&report("pass", ""))).is_empty());
+    }
+}

@@ -49,3 +49,47 @@ pub fn read(files: &[PathBuf]) -> Result<Report, String> {
     }
     joined.ok_or_else(|| "--from: no file".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What programs rely on. If this test has to change because something went or changed its meaning, [`Report::SCHEMA`] grows.
+    #[test]
+    fn the_form_is_stable() {
+        let whole = json!({
+            "schema": 1, "harness": "0.1.0", "kernel": "6.1", "started": "2026-03-01T12:00:00Z", "seconds": 1.5,
+            "exposed": ["why"], "not_run": 2, "stale": ["which"],
+            "sections": [{ "title": "ADD", "items": [
+                { "id": "ADD-03", "level": "must", "source": "section 2", "statement": "what", "unchecked": "why" },
+            ]}],
+            "suites": [{ "label": "go", "directory": "/opt/cni/bin", "unknown": ["dhcp"], "plugins": [{
+                "plugin": "bridge", "about": "what", "versions": ["1.0.0"], "skipped": "why", "cases": [{
+                    "item": "ADD-03", "case": "second-add", "verdict": "fail", "millis": 12, "known": "why",
+                    "findings": [{ "verdict": "fail", "message": "what", "step": 0 }],
+                    "journal": [{ "shell": "true", "outcome": "status 0", "stdout": "a", "stderr": "b", "together": true }],
+                }],
+            }]}],
+        });
+        let report: Report = serde_json::from_value(whole.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&report).unwrap(), whole);
+        let mut least = whole;
+        for (pointer, keys) in [
+            ("", &["exposed", "not_run", "stale"][..]),
+            ("/sections/0/items/0", &["unchecked"]),
+            ("/suites/0", &["unknown"]),
+            ("/suites/0/plugins/0", &["skipped"]),
+            ("/suites/0/plugins/0/cases/0", &["known", "journal"]),
+            ("/suites/0/plugins/0/cases/0/findings/0", &["step"]),
+        ] {
+            let Some(Value::Object(object)) = least.pointer_mut(pointer) else { panic!("{pointer}") };
+            for key in keys {
+                object.remove(*key);
+            }
+        }
+        let report: Report = serde_json::from_value(least.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&report).unwrap(), least);
+    }
+}
