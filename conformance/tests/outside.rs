@@ -199,3 +199,24 @@ fn where_user_namespaces_are_refused_root_does_without_and_others_are_told_how_t
         assert!(said.contains(part), "{said}");
     }
 }
+
+#[test]
+fn where_overlays_are_refused_what_matters_most_is_private_all_the_same() {
+    let place = Place::new("overlay");
+    let json = place.path("r.json");
+    let command = place.command(&["--only", "ADD-03", "--json", &json]);
+    // The kernel stacks two overlays and no more.
+    let script = "mount -t tmpfs tmpfs /mnt && for tree in etc var; do for level in 1 2; do \
+        at=/mnt/$tree$level; mkdir -p $at/upper $at/work && \
+        mount -t overlay -o lowerdir=/$tree,upperdir=$at/upper,workdir=$at/work,userxattr overlay /$tree || exit 77; \
+        done; done; exec \"$@\"";
+    let mut outer = Command::new("unshare");
+    outer.args(["-rm", "sh", "-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+    let output = outer.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report = place.report("r.json");
+    assert_eq!(report.cases().map(|(_, _, case)| case.verdict).max(), Some(Verdict::Fail));
+    let exposed = report.exposed.join("\n");
+    assert!(exposed.contains("of /var only /var/lib is isolated"), "{exposed}");
+    assert!(exposed.contains("cannot mount an overlay on /etc"), "{exposed}");
+}
