@@ -210,6 +210,16 @@ fn keys_of_runtimes(lab: &mut Lab) -> Outcome {
 fn path_in_a_type(lab: &mut Lab) -> Outcome {
     let reply = json!({ "cniVersion": lab.version, "ips": [{ "address": "10.66.0.50/24" }] });
     let script = [("ADD".to_owned(), crate::lab::Act::reply(&reply))].into();
+    // The configuration's own address management, the long way round.
+    let container = ready(lab, "way")?;
+    let real = lab.config()["ipam"]["type"].as_str().unwrap_or_default().to_owned();
+    let directory = crate::lab::world::plugins();
+    for way in [format!("../bin/{real}"), directory.join(&real).display().to_string()] {
+        let call = lab.call("ADD", &container).edit(|config| config["ipam"]["type"] = json!(way));
+        let reply = lab.run(&call)?;
+        refused_with(lab, &reply, 7, &format!("ADD with the address management {way:?}"));
+        lab.run(&call.verb("DEL"))?;
+    }
     // Beside the directory of stubs, below it, and with a separator of other systems in its name.
     let names = [("../cnf-outside", "/"), ("./cnf-inside", "/"), ("cnf\\backslash", "\\")];
     for (number, (name, kind)) in names.into_iter().enumerate() {
