@@ -160,6 +160,24 @@ impl AddResult {
         write::write(self, version)
     }
 
+    /// This result behind that of the plugins before it in the chain, for a plugin that adds an interface: what was there stays in its
+    /// place, so that indexes into it remain right, and `dns` is the earlier one's only where this has none.
+    /// Source: section 2 of the specification, on `prevResult` at ADD.
+    #[must_use]
+    pub fn behind(mut self, mut previous: Self) -> Self {
+        let earlier = previous.interfaces.len();
+        previous.interfaces.append(&mut self.interfaces);
+        previous.ips.extend(
+            self.ips.into_iter().map(|ip| Ip { interface: ip.interface.map(|index| index + earlier), ..ip }),
+        );
+        previous.routes.append(&mut self.routes);
+        if !self.dns.is_empty() {
+            previous.dns = self.dns;
+        }
+        previous.extra.append(&mut self.extra);
+        previous
+    }
+
     /// The addresses that belong to an interface of the container: those whose index points at an interface with that name
     /// in a sandbox, and those with no index (tolerated as the Go suite does).
     pub fn ips_of<'a>(&'a self, ifname: &'a str) -> impl Iterator<Item = &'a Ip> {

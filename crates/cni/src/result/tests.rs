@@ -261,6 +261,28 @@ proptest! {
     }
 }
 
+#[test]
+fn a_result_behind_another_leaves_every_index_right() {
+    let previous = read(&json!({ "cniVersion": "1.1.0",
+        "interfaces": [{ "name": "veth1" }, { "name": "net1", "sandbox": "/n" }],
+        "ips": [{ "address": "10.0.0.5/24", "interface": 1 }],
+        "routes": [{ "dst": "10.9.0.0/16" }], "dns": { "domain": "earlier" }, "x": 1 }));
+    let own = read(&json!({ "cniVersion": "1.1.0",
+        "interfaces": [{ "name": "veth2" }, { "name": "eth0", "sandbox": "/n" }],
+        "ips": [{ "address": "10.1.0.5/24", "interface": 1 }, { "address": "10.2.0.5/24" }],
+        "routes": [{ "dst": "0.0.0.0/0" }] }));
+    let both = own.clone().behind(previous.clone()).write(SpecVersion::NEWEST).unwrap();
+    let names: Vec<&Value> =
+        both["interfaces"].as_array().unwrap().iter().map(|interface| &interface["name"]).collect();
+    assert_eq!(names, ["veth1", "net1", "veth2", "eth0"]);
+    let indexes: Vec<&Value> = both["ips"].as_array().unwrap().iter().map(|ip| &ip["interface"]).collect();
+    assert_eq!(indexes, [&json!(1), &json!(3), &Value::Null]);
+    assert_eq!(both["routes"].as_array().unwrap().len(), 2);
+    assert_eq!((&both["dns"]["domain"], &both["x"]), (&json!("earlier"), &json!(1)));
+    let own = AddResult { dns: Dns { domain: "own".to_owned(), ..Dns::default() }, ..own };
+    assert_eq!(own.behind(previous).dns.domain, "own");
+}
+
 fn any_document() -> impl Strategy<Value = Value> {
     const KEYS: [&str; 16] = [
         "cniVersion",

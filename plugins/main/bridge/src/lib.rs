@@ -42,12 +42,17 @@ impl Plugin for BridgePlugin {
 
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
         let config = Config::load(request)?;
+        let previous = request.config().prev_result()?;
         // Found missing now rather than after the first change.
         config.ipam.as_deref().map(|kind| request.delegate(kind)).transpose()?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
         refuse_existing(&mut host, target)?;
         let host_end = free_host_end(&mut host)?;
-        attachment::add(&mut host, |building| build(building, &config, target, &host_end))
+        let own = attachment::add(&mut host, |building| build(building, &config, target, &host_end))?;
+        Ok(match previous {
+            Some(previous) => own.behind(previous),
+            None => own,
+        })
     }
 
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {

@@ -352,3 +352,27 @@ fn two_networks_on_two_bridges_do_not_disturb_each_other() {
     red.del(&eth0(&container)).unwrap();
     assert_eq!(links(host.netns()), ["lo"]);
 }
+
+#[test]
+fn behind_another_plugin_the_result_has_what_was_there() {
+    let host = Host::new();
+    let container = host.container("c1");
+    let earlier = json!({ "cniVersion": "1.1.0",
+        "interfaces": [{ "name": "net1", "sandbox": container.path().display().to_string() }],
+        "ips": [{ "address": "192.0.2.5/24", "interface": 0 }], "dns": { "nameservers": ["192.0.2.53"] } });
+    stub("earlier", &format!("printf %s '{earlier}'"));
+    let list = json!({ "cniVersion": "1.1.0", "name": "net", "plugins": [
+        { "type": "earlier" },
+        { "type": "bridge", "isGateway": true, "ipam": v4() },
+    ] });
+    let chain = runtime().chain(&list);
+    let result = chain.add(&eth0(&container)).unwrap();
+    let names: Vec<&str> =
+        result["interfaces"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap()).collect();
+    assert_eq!((names[0], names[1], names[3], names.len()), ("net1", "cni0", "eth0", 4));
+    assert_eq!(result["ips"][0], earlier["ips"][0]);
+    assert_eq!(result["ips"][1]["interface"], 3, "the address points at eth0");
+    assert_eq!(result["dns"], earlier["dns"]);
+    chain.check(&eth0(&container)).unwrap();
+    chain.del(&eth0(&container)).unwrap();
+}
