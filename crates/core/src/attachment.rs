@@ -261,6 +261,27 @@ fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, Stat
     Ok(attachments)
 }
 
+/// What the same plugin made for other interfaces of the same container, in whatever network: a setting of the whole namespace is theirs
+/// too. Records that cannot be read say nothing.
+pub(crate) fn siblings(host: &Host<'_>) -> Vec<Resource> {
+    let own = path(host.owner(), host.plugin());
+    let networks = state::path(["attachments"]);
+    let container = [host.plugin(), host.owner().container_id.as_str()];
+    let mut resources = Vec::new();
+    for network in state::names(&networks).unwrap_or_default() {
+        let directory = networks.join(network).join(container[0]).join(container[1]);
+        for ifname in state::names(&directory).unwrap_or_default() {
+            let path = directory.join(ifname);
+            let record = (path != own).then(|| std::fs::read(&path).ok()).flatten();
+            let record = record.and_then(|bytes| Record::parse(&bytes));
+            // Of a namespace that the container had before, nothing is left.
+            let record = record.filter(|record| record.netns.is_some() && record.netns == host.netns_id());
+            resources.extend(record.into_iter().flat_map(|record| record.resources));
+        }
+    }
+    resources
+}
+
 /// Removes resources in reverse, past errors; leases last. An address may be given to somebody else from that moment on, so nothing may use
 /// it any more.
 fn remove(host: &mut Host<'_>, record: &Record) -> Vec<Failure> {

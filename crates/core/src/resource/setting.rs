@@ -3,7 +3,8 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, container_link, same};
+use super::{Lifecycle, Resource, container_link, same};
+use crate::attachment;
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{Link, LinkChange, MacAddress};
@@ -130,6 +131,17 @@ impl SysctlSetting {
     ) -> Result<T, Error> {
         Ok(host.need_container("reach its sysctls")?.netns.run(work)??)
     }
+
+    /// The same key in other attachments of the container: a namespace has it once, however many of its interfaces ask for it.
+    fn siblings(&self, host: &Host<'_>) -> Vec<Self> {
+        let same = |resource| match resource {
+            Resource::SysctlSetting(setting) => {
+                Some(setting).filter(|setting: &Self| setting.key == self.key)
+            }
+            _ => None,
+        };
+        attachment::siblings(host).into_iter().filter_map(same).collect()
+    }
 }
 
 impl Lifecycle for SysctlSetting {
@@ -140,6 +152,11 @@ impl Lifecycle for SysctlSetting {
             Err(Error::Sysctl(error)) if !error.is_missing() => None,
             Err(error) => return Err(error),
         };
+        // Set by another attachment already: what was there before that one is what the last of them restores.
+        let found = self.before.as_deref().unwrap_or_default();
+        if let Some(first) = self.siblings(host).into_iter().find(|other| sysctl::same(found, &other.value)) {
+            self.before = first.before;
+        }
         Ok(())
     }
 
@@ -164,6 +181,14 @@ impl Lifecycle for SysctlSetting {
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let (Some(before), Some(_)) = (&self.before, host.container()) else { return Ok(()) };
         let key = Key::new(&self.key)?;
-        Self::inside(host, || key.write_if_present(before))
+        let others = self.siblings(host);
+        let Some(other) = others.last() else {
+            return Self::inside(host, || key.write_if_present(before));
+        };
+        let found = Self::inside(host, || Ok(key.read().unwrap_or_default()))?;
+        if others.iter().any(|other| sysctl::same(&found, &other.value)) {
+            return Ok(());
+        }
+        Self::inside(host, || key.write_if_present(&other.value))
     }
 }

@@ -183,3 +183,29 @@ fn a_sysctl_that_can_not_be_read_yet() {
     assert_eq!(lab.sysctl("net/ipv6/conf/eth0/stable_secret"), "2001:0db8:0000:0000:0000:0000:0000:0001");
     lab.call("DEL", &config).success();
 }
+
+/// A namespace has a sysctl once, however many networks of its container ask for it.
+#[test]
+fn a_sysctl_stays_until_the_last_network_that_sets_it_is_gone() {
+    const KEY: &str = "net.core.somaxconn";
+    let network = |name: &str, value: &str| config(&json!({ "name": name, "sysctl": { KEY: value } }));
+    let (first, second) = (network("first", "500"), network("second", "500"));
+    for order in [[&first, &second], [&second, &first]] {
+        let lab = Lab::new();
+        let before = lab.sysctl(KEY);
+        assert_ne!(before, "500");
+        lab.call("ADD", &first).success();
+        lab.call("ADD", &second).success();
+        lab.call("DEL", order[0]).success();
+        assert_eq!(lab.sysctl(KEY), "500", "the other network still asks for it");
+        lab.call("CHECK", order[1]).success();
+        lab.call("DEL", order[1]).success();
+        assert_eq!(lab.sysctl(KEY), before);
+    }
+    let lab = Lab::new();
+    lab.call("ADD", &first).success();
+    let third = network("third", "600");
+    lab.call("ADD", &third).success();
+    lab.call("DEL", &third).success();
+    assert_eq!(lab.sysctl(KEY), "500", "back to what the other asks for");
+}
