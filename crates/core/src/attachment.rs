@@ -5,9 +5,13 @@
 //! Removal of what was never made, or is gone, succeeds. The file is locked while an operation is at work, so two calls for the same
 //! attachment take turns.
 
+mod listed;
+
 use std::path::PathBuf;
 
-use cni::{Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, ValidAttachments, Verb};
+use cni::{
+    AddResult, Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, ValidAttachments, Verb,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -192,24 +196,49 @@ pub fn check(
     host: &mut Host<'_>,
     expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
 ) -> Result<(), Failure> {
+    let resources = made(host, expected)?;
+    verify(host, &resources)
+}
+
+/// What ADD made: what the record says, else what is expected.
+fn made(
+    host: &mut Host<'_>,
+    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
+) -> Result<Vec<Resource>, Failure> {
     let record = match LockedFile::open(&path(host.owner(), host.plugin()))? {
         Some(mut log) => Record::parse(&log.read()?).filter(|record| !record.damaged),
         None => None,
     };
-    let resources = match record {
+    match record {
         Some(record) => {
             if record.netns.is_some() && record.netns != host.netns_id() {
                 let message = format!("attachment {} was made for another network namespace", host.owner());
                 return Err(Failure::new(Code::CheckFailed, message).hint("run DEL, then ADD"));
             }
-            record.resources
+            Ok(record.resources)
         }
-        None => expected(host)?,
-    };
-    for resource in &resources {
+        None => expected(host),
+    }
+}
+
+fn verify(host: &mut Host<'_>, resources: &[Resource]) -> Result<(), Failure> {
+    for resource in resources {
         resource.verify(host)?;
     }
     Ok(())
+}
+
+/// CHECK against prevResult too: its interface is in this container, what it does not list any more is not asked for, and what was made for
+/// an address is asked for that address.
+pub fn check_listed(
+    host: &mut Host<'_>,
+    previous: &AddResult,
+    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
+) -> Result<(), Failure> {
+    listed::same_container(host, previous)?;
+    let mut resources = made(host, expected)?;
+    listed::select(&mut resources, previous)?;
+    verify(host, &resources)
 }
 
 /// GC: removes every attachment of this network and plugin that is not in the list, past errors: those with a record, and those that only a

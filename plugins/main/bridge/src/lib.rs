@@ -67,7 +67,7 @@ impl Plugin for BridgePlugin {
                 .hint("CHECK is given the result of ADD as prevResult")
         })?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check(&mut host, |host| expected(host, &config, &previous, target))?;
+        attachment::check_listed(&mut host, &previous, |host| expected(host, &config, &previous, target))?;
         compare(&mut host, &previous, target)
     }
 

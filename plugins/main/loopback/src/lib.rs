@@ -48,8 +48,20 @@ impl Plugin for Loopback {
     fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
         let lo = lo()?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check(&mut host, |_| Ok(plan(&lo)))?;
-        look(&mut host, &lo, target).map(drop)
+        let previous = request.config().prev_result()?.unwrap_or_default();
+        attachment::check_listed(&mut host, &previous, |_| Ok(plan(&lo)))?;
+        let found = look(&mut host, &lo, target)?;
+        let ours =
+            previous.ips_of(lo.as_str()).map(|ip| ip.address).filter(|cidr| cidr.address().is_loopback());
+        match ours.into_iter().find(|cidr| !found.ips.iter().any(|ip| ip.address == *cidr)) {
+            None => Ok(()),
+            Some(missing) => Err(Error::Different {
+                what: format!("address {missing} on lo"),
+                expected: "present".to_owned(),
+                found: "missing".to_owned(),
+            }
+            .into()),
+        }
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {

@@ -53,7 +53,7 @@ impl Plugin for FirewallPlugin {
         let config = Config::load(request.config())?;
         let previous = request.config().required_prev_result()?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check(&mut host, |host| expected(host, &config, &previous))
+        attachment::check_listed(&mut host, &previous, |host| expected(host, &config, &previous))
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {

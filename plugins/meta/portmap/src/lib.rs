@@ -64,7 +64,7 @@ impl Plugin for Portmap {
         let previous = request.config().required_prev_result()?;
         let destinations = plan::destinations(&previous, target.ifname());
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check(&mut host, |host| expected(host, &config, &destinations))
+        attachment::check_listed(&mut host, &previous, |host| expected(host, &config, &destinations))
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {

@@ -48,9 +48,9 @@ impl Plugin for Tuning {
 
     fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
         let config = Config::load(request, target.ifname())?;
-        request.config().required_prev_result()?;
+        let previous = request.config().required_prev_result()?;
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check(&mut host, |_| Ok(plan::plan(&config, target.ifname())))
+        attachment::check_listed(&mut host, &previous, |_| Ok(plan::plan(&config, target.ifname())))
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
