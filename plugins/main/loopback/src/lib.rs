@@ -50,10 +50,10 @@ impl Plugin for Loopback {
         let mut host = Host::new(request, &target.attachment, NAME, Some(target.netns()))?;
         let previous = request.config().prev_result()?.unwrap_or_default();
         attachment::check_listed(&mut host, &previous, |_| Ok(plan(&lo)))?;
-        let found = look(&mut host, &lo, target)?;
-        let ours =
-            previous.ips_of(lo.as_str()).map(|ip| ip.address).filter(|cidr| cidr.address().is_loopback());
-        match ours.into_iter().find(|cidr| !found.ips.iter().any(|ip| ip.address == *cidr)) {
+        look(&mut host, &lo, target)?;
+        let present = addresses(&mut host, &lo)?;
+        let listed = previous.ips_of(lo.as_str()).map(|ip| ip.address);
+        match listed.into_iter().find(|cidr| cidr.address().is_loopback() && !present.contains(cidr)) {
             None => Ok(()),
             Some(missing) => Err(Error::Different {
                 what: format!("address {missing} on lo"),
@@ -86,18 +86,19 @@ pub fn plan(lo: &LinkName) -> Vec<Resource> {
     vec![up(lo).into()]
 }
 
+fn addresses(host: &mut Host<'_>, lo: &LinkName) -> Result<Vec<Cidr>, Failure> {
+    let missing = || Error::LinkMissing { name: lo.to_string(), place: "in the container" };
+    let link = host.container_link(lo)?.ok_or_else(missing)?;
+    let container = host.need_container("list the addresses of lo")?;
+    let addresses = container.netlink()?.addresses(link.index).map_err(Error::from)?;
+    Ok(addresses.into_iter().map(|address| address.cidr).collect())
+}
+
 /// The interface as it is in the container: its first address of each family. All of them have to be loopback addresses.
 fn look(host: &mut Host<'_>, lo: &LinkName, target: &Target) -> Result<AddResult, Failure> {
     let missing = || Error::LinkMissing { name: lo.to_string(), place: "in the container" };
     let link = host.container_link(lo)?.ok_or_else(missing)?;
-    let container = host.need_container("list the addresses of lo")?;
-    let addresses: Vec<Cidr> = container
-        .netlink()?
-        .addresses(link.index)
-        .map_err(Error::from)?
-        .into_iter()
-        .map(|address| address.cidr)
-        .collect();
+    let addresses = addresses(host, lo)?;
     if let Some(foreign) = addresses.iter().find(|address| !address.address().is_loopback()) {
         let message = format!("loopback interface found with non-loopback address \"{foreign}\"");
         return Err(Failure::new(Code::Conflict, message)

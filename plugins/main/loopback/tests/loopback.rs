@@ -172,6 +172,30 @@ fn any_interface_name_means_lo() {
 }
 
 #[test]
+fn check_sees_an_address_missing_and_another_containers_result() {
+    let host = Host::new();
+    let (container, other) = (host.container("c1"), host.container("c2"));
+    let mut listed = config("1.1.0");
+    listed["prevResult"] = call("ADD", path(&container), &config("1.1.0")).success();
+    call("ADD", path(&other), &config("1.1.0")).success();
+    call("CHECK", path(&container), &listed).success();
+    let error = call("CHECK", path(&other), &listed).error();
+    assert_eq!(error["code"], 102, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("not the namespace of CNI_NETNS"), "{error}");
+    // What a later plugin added is listed, and there.
+    container.run("ip", &["addr", "add", "127.0.0.2/8", "dev", "lo"]);
+    listed["prevResult"]["ips"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "address": "127.0.0.2/8", "interface": 0 }));
+    call("CHECK", path(&container), &listed).success();
+    container.run("ip", &["addr", "del", "::1/128", "dev", "lo"]);
+    let error = call("CHECK", path(&container), &listed).error();
+    assert_eq!(error["code"], 102, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("address ::1/128 on lo"), "{error}");
+}
+
+#[test]
 fn check_sees_lo_down_and_strange_addresses() {
     let host = Host::new();
     let container = host.container("c1");

@@ -291,6 +291,15 @@ fn a_hardware_address_that_a_later_plugin_set_is_no_damage() {
     });
 }
 
+/// As a plugin does that moves routes to a table of its own.
+#[test]
+fn a_route_that_a_later_plugin_took_away_is_no_damage() {
+    tolerates(json!({}), |_, container, previous| {
+        ip(container, "route del default");
+        previous["routes"].as_array_mut().unwrap().retain(|route| route["dst"] != "0.0.0.0/0");
+    });
+}
+
 #[test]
 fn an_mtu_that_a_later_plugin_set_is_no_damage() {
     tolerates(json!({ "mtu": 1450 }), |_, container, previous| {

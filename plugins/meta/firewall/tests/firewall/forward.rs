@@ -157,6 +157,29 @@ fn a_container_with_one_family_uses_one() {
     }
 }
 
+/// The result of another container, or of another time.
+#[test]
+fn check_asks_for_the_addresses_that_prev_result_lists() {
+    let lab = Lab::new();
+    let container = lab.host.container("c");
+    let call = |verb: &str, address: &str| {
+        testkit::Plugin::new("firewall")
+            .verb(verb)
+            .attachment("c", container.path(), "eth0")
+            .path(&[testkit::plugin_dir()])
+            .config(&json!({
+                "cniVersion": "1.1.0", "name": "net", "type": "firewall",
+                "prevResult": { "cniVersion": "1.1.0", "ips": [{ "address": address }] }
+            }))
+            .run()
+    };
+    call("ADD", "10.1.0.2/24").success();
+    call("CHECK", "10.1.0.2/24").success();
+    let error = call("CHECK", "10.1.0.3/24").error();
+    assert_eq!(error["code"], 102, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("address 10.1.0.2 of the firewall rules"), "{error}");
+}
+
 /// A search path on which `ip6tables` is not.
 fn only_ipv4() -> String {
     let directory = "/run/ipv4";

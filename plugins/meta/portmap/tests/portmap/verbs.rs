@@ -54,6 +54,21 @@ fn the_result_is_prev_result_whatever_is_in_it() {
 }
 
 #[test]
+fn check_asks_for_the_addresses_that_prev_result_lists() {
+    let lab = Lab::new();
+    let container = lab.host.container("c1");
+    let netns = container.path().to_str().unwrap();
+    let mut config = config(
+        &json!({ "prevResult": previous(), "runtimeConfig": { "portMappings": [port("tcp", 8080, 80)] } }),
+    );
+    call("ADD", netns, &config).success();
+    config["prevResult"]["ips"][0]["address"] = "10.9.0.3/24".into();
+    let error = call("CHECK", netns, &config).error();
+    assert_eq!(error["code"], 102, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("address 10.9.0.2 of the firewall rules"), "{error}");
+}
+
+#[test]
 fn every_version_is_served() {
     let lab = Lab::new();
     let container = lab.host.container("c1");
