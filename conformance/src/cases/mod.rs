@@ -21,6 +21,7 @@ mod protocol;
 mod qua;
 mod res;
 mod rte;
+mod runtime;
 mod sta;
 mod truth;
 mod ver;
@@ -107,6 +108,7 @@ const PARTS: &[&[Case]] = &[
     qua::CASES,
     res::CASES,
     rte::CASES,
+    runtime::CASES,
     sta::CASES,
     ver::CASES,
 ];

@@ -7,6 +7,7 @@ mod attach;
 mod background;
 mod chain;
 pub mod exec;
+pub mod runtime;
 pub mod stub;
 pub mod world;
 
