@@ -18,6 +18,8 @@ use crate::view::{Settings, View};
 /// Whether entries are taken away that a drastic change would take away ([`Changes::is_drastic`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purge {
+    /// No: what is missing is made, and nothing goes. For what is remembered from before, when the present is not known yet.
+    Never,
     /// Not without confirmation: what is missing is made, nothing goes. For lists that came from a server.
     Guarded,
     /// Yes: an operator has written the list, or a second look has confirmed it.
@@ -45,10 +47,14 @@ pub fn program(view: &View, purge: Purge) -> Result<Report, Error> {
     let mut netlink = Netlink::open()?;
     let mut tables = Tables::open()?;
     device::refuse(&mut netlink, view)?;
-    // Who may send is settled before anybody can.
-    guard(view)?;
+    // Who may send is settled before anybody can; and nobody is kept out whose entries stay.
+    admit(view)?;
     let links = device::ensure(&mut netlink, view, &desired)?;
-    reconcile(&mut tables, &desired, &links, purge)
+    let report = reconcile(&mut tables, &desired, &links, purge)?;
+    if report.withheld == 0 && purge != Purge::Never {
+        guard(view)?;
+    }
+    Ok(report)
 }
 
 /// Brings the entries of a network to what they should be: the whole of a periodic check, where the links are there.
@@ -66,7 +72,12 @@ pub fn reconcile(
 pub fn apply(tables: &mut Tables, changes: &Changes, purge: Purge) -> Result<Report, Error> {
     let mut report = Report { set: changes.set.len(), ..Report::default() };
     commit(tables, &changes.set)?;
-    if changes.is_drastic() && purge == Purge::Guarded {
+    let kept = match purge {
+        Purge::Never => true,
+        Purge::Guarded => changes.is_drastic(),
+        Purge::Confirmed => false,
+    };
+    if kept {
         report.withheld = changes.remove.len();
     } else {
         commit(tables, &changes.remove)?;
@@ -104,6 +115,15 @@ pub fn guard(view: &View) -> Result<(), Error> {
     Ok(guard.ensure(&vteps(view)).map_err(ferrule_core::Error::from)?)
 }
 
+/// As [`guard`], without keeping anybody out who is let in.
+fn admit(view: &View) -> Result<(), Error> {
+    if view.settings().multicast_group.is_some() {
+        return Ok(());
+    }
+    let guard = guard_of(view.settings(), view.family().is_ipv4());
+    Ok(guard.admit(&vteps(view)).map_err(ferrule_core::Error::from)?)
+}
+
 /// Succeeds if this host has everything of a view; the error names the first thing that is missing or different. Changes nothing.
 pub fn verify(view: &View) -> Result<(), Error> {
     let drift = |what: String, found: &str| Error::Drift {
@@ -121,6 +141,10 @@ pub fn verify(view: &View) -> Result<(), Error> {
     if link.mac != view.mac().to_string() {
         let what = format!("the hardware address of {}", view.settings().device);
         return Err(drift(what, &format!("{}, not {}", link.mac, view.mac())));
+    }
+    if link.mtu != view.mtu() {
+        let what = format!("the MTU of {}", view.settings().device);
+        return Err(drift(what, &format!("{}, not {}", link.mtu, view.mtu())));
     }
     let settings = view.settings();
     let expected = (settings.vni.get(), settings.port.get(), Some(view.underlay().address));

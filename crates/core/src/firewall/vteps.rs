@@ -74,7 +74,13 @@ impl VtepGuard {
     /// Lets in packets of the network from these addresses, and from no others. Repeating it changes nothing.
     pub fn ensure(&self, vteps: &BTreeSet<IpAddr>) -> Result<(), FirewallError> {
         let mut connection = Connection::open(Instant::now() + DEADLINE)?;
-        unchanged(&mut connection, |connection| self.difference(connection, vteps))
+        unchanged(&mut connection, |connection| self.difference(connection, vteps, true))
+    }
+
+    /// Lets in packets from these addresses as well as from those that are let in already.
+    pub fn admit(&self, vteps: &BTreeSet<IpAddr>) -> Result<(), FirewallError> {
+        let mut connection = Connection::open(Instant::now() + DEADLINE)?;
+        unchanged(&mut connection, |connection| self.difference(connection, vteps, false))
     }
 
     /// What has to change.
@@ -82,6 +88,7 @@ impl VtepGuard {
         &self,
         connection: &mut Connection,
         vteps: &BTreeSet<IpAddr>,
+        exactly: bool,
     ) -> Result<Transaction, FirewallError> {
         let mut transaction = Transaction::new();
         let set = self.set();
@@ -101,7 +108,7 @@ impl VtepGuard {
         for vtep in vteps.difference(&present) {
             transaction.add_element(&TABLE, &set, &element(*vtep));
         }
-        for vtep in present.difference(vteps) {
+        for vtep in present.difference(vteps).filter(|_| exactly) {
             transaction.destroy_element(&TABLE, &set, &element(*vtep));
         }
         let mut there = false;
