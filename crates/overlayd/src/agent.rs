@@ -1,0 +1,489 @@
+//! The agent: one loop that takes what the source tells, what the kernel notices and what time brings, and makes the kernel agree.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ferrule_overlay::{Invalid, Listed, NodeId, NodeRecord, State, Underlay, View, identity};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::config::{Config, Origin};
+use crate::control::{self, Claim, Question};
+use crate::error::{Error, chain};
+use crate::membership::Membership;
+use crate::notify::{Noticed, Notifications, Scope};
+use crate::report::Reporter;
+use crate::snapshot::Snapshot;
+use crate::source::{Event, FileSource, Presence, Source};
+use crate::{kernel, systemd, underlay};
+
+/// What comes together is looked at together: a flush is many notifications.
+const SETTLE: Duration = Duration::from_millis(10);
+/// The longest time that notifications wait after a comparison that took long.
+const REST: Duration = Duration::from_millis(250);
+/// After a start beside a running device, how long the source is waited for before the snapshot is used: the kernel is right, and may know
+/// more than the snapshot.
+const DEFERENCE: Duration = Duration::from_secs(2);
+/// Before a list that would take almost everything away is asked for again.
+const SECOND_LOOK: Duration = Duration::from_millis(300);
+/// The same where the list comes from a server, whose nodes have to be given time to write themselves down again.
+const SECOND_LOOK_SERVER: Duration = Duration::from_secs(10);
+/// How long nodes wait to be written to disk after the last time: so long for each of them, and at most this.
+const PERSIST_INTERVAL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
+
+/// Runs the agent until it is told to end.
+pub(crate) async fn run(config: Config) -> Result<(), Error> {
+    let claim = Claim::take(&config.settings.network)?;
+    let (sender, questions) = mpsc::channel(16);
+    claim.listen(sender.clone())?;
+    if let Some(address) = config.metrics {
+        control::listen_tcp(address, sender).await?;
+    }
+    let notifications =
+        Notifications::open().map_err(Error::system("listen to the kernel's notifications"))?;
+    let source = source(&config)?;
+    Agent::new(config, source).run(notifications, questions).await
+}
+
+/// The source that the options name.
+pub(crate) fn source(config: &Config) -> Result<Box<dyn Source>, Error> {
+    let settings = &config.settings;
+    match &config.origin {
+        Origin::File(path) => Ok(Box::new(FileSource::new(path.clone(), settings.vni, settings.port))),
+        #[cfg(feature = "etcd")]
+        Origin::Etcd(options) => {
+            Ok(Box::new(crate::source::etcd::EtcdSource::new(options, settings, &config.state_dir)?))
+        }
+        #[cfg(not(feature = "etcd"))]
+        Origin::Etcd(_) => Err(Error::WithoutEtcd { option: "--etcd" }),
+    }
+}
+
+struct Agent {
+    config: Config,
+    source: Box<dyn Source>,
+    /// Nodes as an operator has written them, which may be wrong as a whole; the last good ones are in the view.
+    written: Option<Vec<Listed>>,
+    membership: Membership,
+    /// This node's record, from the source or from disk.
+    own: Option<NodeRecord>,
+    presence: Option<Presence>,
+    view: Option<View>,
+    scope: Scope,
+    /// What the plugin was told last.
+    state: Option<State>,
+    /// What time brings; `None` for never.
+    compose_at: Option<Instant>,
+    check_at: Instant,
+    /// What the kernel notices is not looked at before: about a tenth of the time is spent comparing, whatever happens.
+    rest_until: Instant,
+    relist_at: Option<Instant>,
+    persist_at: Option<Instant>,
+    persisted: Option<Instant>,
+    cause: Cause,
+    /// Whether the source has given a list: what is remembered from disk takes nothing away.
+    heard: bool,
+    ready: bool,
+    report: Reporter,
+}
+
+/// Why something is looked at next.
+struct Cause {
+    /// A change was asked for: what the next comparison finds is no drift.
+    expected: bool,
+    /// The kernel has noticed something: the next comparison is before its time.
+    hasty: bool,
+    /// The source has told something that has not been looked at.
+    told: bool,
+}
+
+impl Agent {
+    fn new(config: Config, source: Box<dyn Source>) -> Self {
+        let settings = &config.settings;
+        let mut membership = Membership::default();
+        let mut own = None;
+        let by_hand = source.is_written_by_hand();
+        let mut written = None;
+        if let Some(snapshot) = Snapshot::read(&config.state_dir, &settings.network, settings.vni) {
+            info!(peers = snapshot.peers.len(), "last known nodes read from disk");
+            let listed = snapshot.listed();
+            written = by_hand.then(|| listed.clone());
+            membership = Membership::remembered(listed);
+            own = (!by_hand).then_some(snapshot.node);
+        }
+        let now = Instant::now();
+        // After a reboot there is nothing, and anything is better.
+        let wait = if kernel::is_running(settings) { DEFERENCE } else { Duration::ZERO };
+        let report = Reporter::new(settings, source.describe());
+        Self {
+            scope: Scope::default(),
+            check_at: now + config.check_interval,
+            rest_until: now,
+            compose_at: (!membership.is_empty()).then_some(now + wait),
+            config,
+            source,
+            written,
+            membership,
+            own,
+            presence: None,
+            view: None,
+            state: None,
+            relist_at: None,
+            persist_at: None,
+            persisted: None,
+            cause: Cause { expected: true, hasty: false, told: true },
+            heard: false,
+            ready: false,
+            report,
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut notifications: Notifications,
+        mut questions: Receiver<Question>,
+    ) -> Result<(), Error> {
+        let mut end = Ends::new()?;
+        self.announce();
+        let mut events = self.source.watch(self.membership.len());
+        info!(network = %self.config.settings.network, source = %self.source.describe(), "running");
+        loop {
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else {
+                        return Err(Error::Source { operation: format!("follow {}", self.source.describe()), reason: "it ended".to_owned() });
+                    };
+                    self.take(event);
+                    // What has come meanwhile is taken with it, and looked at once.
+                    while let Ok(event) = events.try_recv() {
+                        self.take(event);
+                    }
+                }
+                noticed = notifications.next(self.scope) => {
+                    let noticed = noticed.map_err(Error::system("listen to the kernel's notifications"))?;
+                    self.notice(noticed);
+                }
+                () = at(self.compose_at) => self.compose(),
+                () = sleep_until(self.check_at) => self.check(),
+                () = at(self.relist_at) => {
+                    self.relist_at = None;
+                    self.source.relist();
+                }
+                () = at(self.persist_at) => self.persist(),
+                Some(question) = questions.recv() => {
+                    let _ = question.send(Box::new(self.report.status(self.view.as_ref(), &self.membership)));
+                }
+                () = end.next() => {
+                    info!("ending; what is in the kernel stays");
+                    self.persist();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Takes note of what the source tells.
+    fn take(&mut self, event: Event) {
+        match event {
+            // The first node of a network finds an empty list at a server, and is right to believe it.
+            Event::Snapshot(listed)
+                if listed.is_empty() && (self.source.is_written_by_hand() || !self.membership.is_empty()) =>
+            {
+                let reason = "the list of nodes is empty; the last one goes on being used".to_owned();
+                self.report.stale(reason);
+                self.relist_at = Some(Instant::now() + self.second_look());
+                return;
+            }
+            Event::Snapshot(listed) => {
+                debug!(nodes = listed.len(), "a complete list");
+                self.report.listed();
+                self.heard = true;
+                if self.source.is_written_by_hand() {
+                    self.written = Some(listed);
+                } else {
+                    self.membership.list(listed);
+                }
+            }
+            Event::Upsert(listed) => {
+                self.report.changed();
+                if !self.membership.upsert(*listed) {
+                    return;
+                }
+            }
+            Event::Delete(node) => {
+                self.report.changed();
+                if !self.membership.delete(&node) {
+                    return;
+                }
+            }
+            Event::Published(record) => {
+                self.warn_of_new_blocks(&record);
+                self.own = Some(*record);
+            }
+            Event::Refused(invalid) => return self.report.refused_by_source(&invalid),
+            Event::Resumed => return self.report.resumed(),
+            Event::Stale { reason } => return self.report.stale(reason),
+        }
+        self.cause.told = true;
+        self.compose_at = Some(Instant::now());
+    }
+
+    fn warn_of_new_blocks(&self, record: &NodeRecord) {
+        let Some(before) = self.own.as_ref().filter(|before| before.blocks != record.blocks) else { return };
+        let (before, now) = (&before.blocks, &record.blocks);
+        warn!(
+            ?before,
+            ?now,
+            "this node has other blocks than before; containers with addresses of the old ones are cut off"
+        );
+    }
+
+    /// Takes note of what the kernel has noticed.
+    fn notice(&mut self, noticed: Noticed) {
+        let soon = (Instant::now() + SETTLE).max(self.rest_until);
+        if noticed.overflow {
+            debug!("notifications were lost; comparing everything");
+        }
+        // What is in the way may have gone.
+        if noticed.concerns || noticed.overflow || (noticed.addresses && self.report.is_troubled()) {
+            self.cause.hasty |= soon < self.check_at;
+            self.check_at = self.check_at.min(soon);
+        }
+        // Before the first list there is nothing to compose, and after a start beside a running device it is not yet time.
+        if (noticed.addresses || noticed.overflow) && self.view.is_some() {
+            self.compose_at = Some(self.compose_at.map_or(soon, |due| due.min(soon)));
+        }
+        if noticed.addresses && self.view.is_none() {
+            self.announce();
+        }
+    }
+
+    /// Tells the source how this node is reached, when that has changed.
+    fn announce(&mut self) {
+        let Origin::Etcd(_) = self.config.origin else { return };
+        let Some(node) = self.config.node.clone() else { return };
+        let located = kernel::own_addresses()
+            .map_err(Error::from)
+            .and_then(|own| Ok(underlay::locate(&self.config.hint, &own, self.server())?));
+        let located = match located {
+            Ok(located) => located,
+            Err(error) => {
+                // While an address is replaced by another, there is none for a moment.
+                self.report.trouble(chain(&error));
+                return;
+            }
+        };
+        let presence = Presence {
+            node,
+            underlay: located.iter().map(|own| own.address).collect(),
+            port: self.config.settings.port,
+            vni: self.config.settings.vni,
+            blocks: self.own.as_ref().map(|own| own.blocks.clone()).unwrap_or_default(),
+        };
+        let known = self.presence.as_ref();
+        if known.is_none_or(|known| known.underlay != presence.underlay) {
+            info!(underlay = ?presence.underlay, "this node is reached at");
+            self.presence = Some(presence.clone());
+            self.source.publish(presence);
+        }
+    }
+
+    fn server(&self) -> Option<SocketAddr> {
+        let Origin::Etcd(options) = &self.config.origin else { return None };
+        options.endpoints.iter().find_map(|url| url.split("://").nth(1)?.trim_end_matches('/').parse().ok())
+    }
+
+    /// Works out the view from what is known, and makes it so.
+    fn compose(&mut self) {
+        self.compose_at = None;
+        self.announce();
+        let composed = kernel::own_addresses().map_err(Error::from).and_then(|own| self.composed(&own));
+        let (view, refused) = match composed {
+            Ok(Some(composed)) => composed,
+            Ok(None) => return,
+            Err(error) => {
+                let reason = chain(&error);
+                if self.source.is_written_by_hand() {
+                    return self.report.stale(format!("{reason}; the last good list goes on being used"));
+                }
+                return self.report.trouble(reason);
+            }
+        };
+        let told = std::mem::take(&mut self.cause.told);
+        if !told && self.view.as_ref() == Some(&view) {
+            return;
+        }
+        self.report.refused(&refused);
+        if told && self.heard && self.source.is_written_by_hand() {
+            // Only now is it known to be a list that can be.
+            self.membership.list(self.written.clone().unwrap_or_default());
+        }
+        self.cause.expected = true;
+        self.log_difference(&view);
+        self.view = Some(view);
+        self.check();
+    }
+
+    /// The view, and what had to be left out of it. `None` where there is nothing to compose yet.
+    fn composed(&self, own: &[identity::OwnAddress]) -> Result<Option<(View, Vec<Invalid>)>, Error> {
+        let settings = self.config.settings.clone();
+        if self.source.is_written_by_hand() {
+            let Some(nodes) = self.written.clone() else { return Ok(None) };
+            let transport = View::transport(&settings, &nodes);
+            let named =
+                |listed: &&Listed| self.config.node.as_ref().is_none_or(|name| *name == listed.record.node);
+            let candidates: Vec<Listed> = nodes.iter().filter(named).cloned().collect();
+            let (node, underlay) = identity::recognise(&candidates, transport, &self.config.hint, own)?;
+            let view = View::new(settings, underlay, &node, nodes)?;
+            return Ok(Some((view, Vec::new())));
+        }
+        let Some(record) = &self.own else { return Ok(None) };
+        let located = underlay::locate(&self.config.hint, own, self.server())?;
+        let addresses: Vec<_> = located.iter().map(|own| own.address).collect();
+        let record =
+            NodeRecord::new(record.node.clone(), &addresses, settings.port, &[settings.vni], &record.blocks)
+                .with_epoch(record.epoch);
+        let node = record.node.clone();
+        let mut nodes = vec![Listed { path: "this node".to_owned(), record }];
+        nodes.extend(self.membership.listed().filter(|listed| listed.record.node != node).cloned());
+        let family = View::transport(&settings, &nodes);
+        let missing =
+            || Invalid::new("--underlay-address", family, ferrule_overlay::Reason::NoUnderlay { family });
+        let underlay: Underlay = underlay::of_family(&located, family).ok_or_else(missing)?;
+        Ok(Some(View::screened(settings, underlay, &node, nodes)?))
+    }
+
+    fn log_difference(&self, view: &View) {
+        let Some(before) = &self.view else {
+            info!(node = %view.node().node, blocks = ?view.node().blocks, underlay = %view.underlay().address, mtu = view.mtu(), peers = view.peers().len(), "this node's view");
+            return;
+        };
+        if before.underlay() != view.underlay() {
+            info!(from = %before.underlay().address, to = %view.underlay().address, mtu = view.mtu(), "the underlay has changed");
+        }
+        let names = |view: &View| {
+            view.peers().iter().map(|peer| peer.node.clone()).collect::<std::collections::BTreeSet<NodeId>>()
+        };
+        let (old, new) = (names(before), names(view));
+        for peer in new.difference(&old).take(20) {
+            info!(%peer, "joined");
+        }
+        for peer in old.difference(&new).take(20) {
+            info!(%peer, "left");
+        }
+    }
+
+    /// Compares everything with the kernel, and puts right what differs.
+    fn check(&mut self) {
+        let started = Instant::now();
+        let Some(view) = &self.view else {
+            self.check_at = started + self.config.check_interval;
+            return;
+        };
+        let expected = std::mem::take(&mut self.cause.expected);
+        let hasty = std::mem::take(&mut self.cause.hasty);
+        let checked = kernel::check(view, self.membership.purge(), expected || !hasty);
+        self.scope = kernel::scope(view);
+        match checked {
+            Ok((report, found)) => self.agree(report.as_ref(), found.filter(|_| !expected)),
+            Err(error) => {
+                self.cause.expected = expected;
+                self.report.trouble(chain(&error));
+            }
+        }
+        let ended = Instant::now();
+        self.report.checked(ended - started);
+        self.rest_until = ended + (9 * (ended - started)).min(REST);
+        self.check_at = ended + self.config.check_interval;
+    }
+
+    /// Draws the conclusions of a comparison after which the kernel is as it should be.
+    fn agree(&mut self, report: Option<&ferrule_overlay::Report>, drift: Option<kernel::Found>) {
+        if let Some(found) = drift {
+            self.report.drift(found);
+        }
+        self.report.clear_trouble();
+        if let Some(report) = report {
+            self.report.withheld(report.withheld);
+            // One question at a time: comparing again is no reason to put it off.
+            if self.membership.withheld(report.withheld) && self.relist_at.is_none() {
+                let entries = report.withheld;
+                warn!(entries, "the list lacks almost all nodes; asking again before they are taken away");
+                self.relist_at = Some(Instant::now() + self.second_look());
+            }
+        }
+        self.settled();
+    }
+
+    /// Tells the plugin and the disk, once the kernel agrees.
+    fn settled(&mut self) {
+        let Some(view) = &self.view else { return };
+        let state = State::of(view);
+        if self.state.as_ref() != Some(&state) {
+            match state.write() {
+                Ok(()) => self.state = Some(state),
+                Err(error) => self.report.trouble(chain(&error)),
+            }
+        }
+        if self.persist_at.is_none() {
+            let nodes = u32::try_from(view.peers().len()).unwrap_or(u32::MAX);
+            let interval = PERSIST_INTERVAL.0.saturating_mul(nodes).min(PERSIST_INTERVAL.1);
+            let earliest = self.persisted.map_or_else(Instant::now, |last| last + interval);
+            self.persist_at = Some(earliest);
+        }
+        if !self.ready && self.state.is_some() {
+            self.ready = true;
+            systemd::notify("READY=1");
+            info!(device = %self.config.settings.device, "ready");
+        }
+    }
+
+    /// Writes the nodes down: for the plugin, which may have to make the device again, and on disk for the next start.
+    fn persist(&mut self) {
+        self.persist_at = None;
+        let Some(view) = &self.view else { return };
+        let snapshot = Snapshot { node: view.node().clone(), peers: view.peers().to_vec() };
+        self.persisted = Some(Instant::now());
+        if self.report.is_persisted(&snapshot) {
+            return;
+        }
+        let network = &self.config.settings.network;
+        let all: Vec<NodeRecord> = std::iter::once(&snapshot.node).chain(&snapshot.peers).cloned().collect();
+        let written = State::write_nodes(network, &all).map_err(Error::from);
+        match written.and_then(|()| snapshot.write(&self.config.state_dir, network, self.config.settings.vni))
+        {
+            Ok(()) => self.report.persisted(snapshot),
+            Err(error) => error!(error = %chain(&error), "can't write the nodes down"),
+        }
+    }
+
+    fn second_look(&self) -> Duration {
+        if self.source.is_written_by_hand() { SECOND_LOOK } else { SECOND_LOOK_SERVER }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end the agent.
+struct Ends(Signal, Signal);
+
+impl Ends {
+    fn new() -> Result<Self, Error> {
+        let of = |kind| signal(kind).map_err(Error::system("wait for signals"));
+        Ok(Self(of(SignalKind::terminate())?, of(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the agent asks of the kernel. Every call is synchronous and takes milliseconds: a loop that waits for them keeps everything in
+//! order, and needs no lock.
+
+use ferrule_core::marks::PROTOCOL;
+use ferrule_core::netlink::Netlink;
+use ferrule_overlay::identity::{self, OwnAddress};
+use ferrule_overlay::{Error, Family, Purge, Report, Settings, State, View, program, verify};
+
+use crate::notify::Scope;
+
+/// Something that was not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// What was noticed first, for people.
+    pub(crate) what: String,
+    /// How many objects it was.
+    pub(crate) objects: u64,
+}
+
+/// The addresses of this host's links.
+pub(crate) fn own_addresses() -> Result<Vec<OwnAddress>, Error> {
+    identity::own_addresses(&mut Netlink::open()?, &Family::ALL)
+}
+
+/// Whether the network's device is there, from an agent before.
+pub(crate) fn is_running(settings: &Settings) -> bool {
+    let link = Netlink::open().and_then(|mut netlink| netlink.link(settings.device.as_str()));
+    link.is_ok_and(|link| link.is_some_and(|link| link.up && link.alias == settings.alias()))
+}
+
+/// What tells this network's objects from others in notifications.
+pub(crate) fn scope(view: &View) -> Scope {
+    let settings = view.settings();
+    let names = [&settings.device, &settings.bridge, &view.underlay().interface];
+    let mut netlink = Netlink::open().ok();
+    let links = names.map(|name| {
+        let link = netlink.as_mut().and_then(|netlink| netlink.link(name.as_str()).ok().flatten());
+        link.map_or(0, |link| link.index)
+    });
+    Scope { links, protocol: PROTOCOL }
+}
+
+/// Looks whether everything is as it should be, and makes it so if not. Says what was found. Looks for what is there and should not be only
+/// when `thorough`: such entries do no harm to anybody else's packets, and to find them costs as much again.
+pub(crate) fn check(
+    view: &View,
+    purge: Purge,
+    thorough: bool,
+) -> Result<(Option<Report>, Option<Found>), Error> {
+    let noticed = match verify(view) {
+        Ok(()) => None,
+        Err(Error::Drift { what, found, .. }) => Some(format!("{what} was {found}")),
+        // A firewall that lacks its rule says so in its own words.
+        Err(error) => Some(crate::error::chain(&error)),
+    };
+    if noticed.is_none() && !thorough {
+        return Ok((None, None));
+    }
+    // A plugin that finds the device missing makes it, too.
+    let report = State::locked(&view.settings().network, || program(view, purge))?;
+    let entries = report.set + report.removed;
+    if noticed.is_none() && entries == 0 {
+        return Ok((Some(report), None));
+    }
+    let what = noticed.unwrap_or_else(|| format!("{} entries were there that should not be", report.removed));
+    let objects = u64::try_from(entries.max(1)).unwrap_or(u64::MAX);
+    Ok((Some(report), Some(Found { what, objects })))
+}

@@ -1,0 +1,6 @@
+//! `overlayd`: see the library.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    overlayd::main()
+}

@@ -1,0 +1,207 @@
+//! What the kernel tells of its own accord: somebody has changed a link, an address, a neighbour, a route, a nexthop, or the firewall.
+//!
+//! A notification is not trusted to say what is there now; it only says that it is worth looking. So what does not concern this network is
+//! passed over by the few bytes that tell, and an overflow of the socket is as good as a notification.
+
+use std::io;
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
+use tokio::io::unix::AsyncFd;
+
+use crate::descriptor::register;
+
+/// Multicast groups of rtnetlink (`linux/rtnetlink.h`): links, neighbours, addresses, routes, nexthops.
+const ROUTE_GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 32];
+/// Changes of `nf_tables` (`linux/netfilter/nfnetlink.h`).
+const NFNLGRP_NFTABLES: u32 = 7;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
+const NLMSG_HEADER: usize = 16;
+const BUFFER: usize = 64 * 1024;
+
+/// What may have changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// Something that this network's objects, or those it depends on, may be concerned by.
+    pub concerns: bool,
+    /// An address or a link, whosever: the underlay may be another.
+    pub addresses: bool,
+    /// Notifications were lost.
+    pub overflow: bool,
+}
+
+impl Noticed {
+    fn add(&mut self, other: Self) {
+        self.concerns |= other.concerns;
+        self.addresses |= other.addresses;
+        self.overflow |= other.overflow;
+    }
+
+    /// Nothing of interest.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// What tells our objects from those of others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope {
+    /// Indexes of the device, the bridge and the underlay's link; 0 for none.
+    pub links: [u32; 3],
+    /// The protocol number of routes, neighbours and nexthops.
+    pub protocol: u8,
+}
+
+/// The sockets.
+#[derive(Debug)]
+pub struct Notifications {
+    route: AsyncFd<Socket>,
+    /// Missing where the kernel has no `nf_tables`, and then there is no table to watch either.
+    firewall: Option<AsyncFd<Socket>>,
+    buffer: Vec<u8>,
+}
+
+impl Notifications {
+    /// Listens in the calling thread's namespace.
+    pub fn open() -> io::Result<Self> {
+        let route = register(listen(NETLINK_ROUTE, &ROUTE_GROUPS)?)?;
+        let firewall = listen(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES]).and_then(register).ok();
+        Ok(Self { route, firewall, buffer: Vec::with_capacity(BUFFER) })
+    }
+
+    /// Waits until there is something of interest, and takes all that is there.
+    pub async fn next(&mut self, scope: Scope) -> io::Result<Noticed> {
+        loop {
+            let mut noticed = Noticed::default();
+            let firewall = async {
+                match &self.firewall {
+                    Some(socket) => socket.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ready = self.route.readable() => {
+                    let mut ready = ready?;
+                    drain(ready.get_inner(), &mut self.buffer, |kind, content| {
+                        noticed.add(judge(kind, content, scope));
+                    }).map(|overflow| noticed.overflow |= overflow)?;
+                    ready.clear_ready();
+                }
+                ready = firewall => {
+                    let mut ready = ready?;
+                    // Which table it is, the check itself will say: it is one request.
+                    drain(ready.get_inner(), &mut self.buffer, |_, _| noticed.concerns = true)
+                        .map(|overflow| noticed.overflow |= overflow)?;
+                    ready.clear_ready();
+                }
+            }
+            if !noticed.is_nothing() {
+                return Ok(noticed);
+            }
+        }
+    }
+}
+
+fn listen(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    // Group 32, of nexthops, is unknown before 5.3; so are nexthops.
+    for (index, group) in groups.iter().enumerate() {
+        let joined = socket.add_membership(*group);
+        if index == 0 {
+            joined?;
+        }
+    }
+    Ok(socket)
+}
+
+/// Reads until there is nothing left. Says whether something was lost.
+fn drain(socket: &Socket, buffer: &mut Vec<u8>, mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+    let mut overflow = false;
+    loop {
+        buffer.clear();
+        match socket.recv(buffer, 0) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(overflow),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => {
+                overflow = true;
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        let mut rest = buffer.as_slice();
+        while let Some((kind, content, next)) = split(rest) {
+            each(kind, content);
+            rest = next;
+        }
+    }
+}
+
+fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let content = bytes.get(NLMSG_HEADER..length)?;
+    Some((kind, content, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn judge(kind: u16, content: &[u8], scope: Scope) -> Noticed {
+    let byte = |offset: usize| content.get(offset).copied().unwrap_or_default();
+    let number = |offset: usize| {
+        content
+            .get(offset..)
+            .and_then(|rest| rest.first_chunk())
+            .map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    };
+    let concerns = match kind {
+        // ifinfomsg, ifaddrmsg and ndmsg: four bytes of family and flags, then the interface.
+        RTM_NEWLINK..=RTM_DELADDR | RTM_NEWNEIGH | RTM_DELNEIGH => {
+            number(4) != 0 && scope.links.contains(&number(4))
+        }
+        // rtmsg: family, lengths of both addresses, tos, table, protocol.
+        RTM_NEWROUTE | RTM_DELROUTE => byte(5) == scope.protocol,
+        // nhmsg: family, scope, protocol.
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => byte(2) == scope.protocol,
+        _ => false,
+    };
+    Noticed { concerns, addresses: matches!(kind, RTM_NEWLINK..=RTM_DELADDR), overflow: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCOPE: Scope = Scope { links: [7, 0, 2], protocol: 99 };
+
+    fn neighbour(link: u32) -> Vec<u8> {
+        [&[2, 0, 0, 0][..], &link.to_ne_bytes(), &[0; 4]].concat()
+    }
+
+    #[test]
+    fn neighbours_of_other_links_are_passed_over() {
+        assert!(judge(RTM_DELNEIGH, &neighbour(7), SCOPE).concerns);
+        assert!(judge(RTM_DELNEIGH, &neighbour(8), SCOPE).is_nothing());
+    }
+
+    #[test]
+    fn routes_of_other_daemons_are_passed_over() {
+        assert!(judge(RTM_DELROUTE, &[2, 24, 0, 0, 254, 99, 0, 1], SCOPE).concerns);
+        assert!(judge(RTM_DELROUTE, &[2, 24, 0, 0, 254, 3, 0, 1], SCOPE).is_nothing());
+        assert!(judge(RTM_DELNEXTHOP, &[2, 0, 99, 0, 0, 0, 0, 0], SCOPE).concerns);
+    }
+
+    #[test]
+    fn a_message_cut_short_is_no_message() {
+        assert!(split(&[40, 0, 0, 0, 29, 0, 0, 0]).is_none());
+        assert!(judge(RTM_DELNEIGH, &[], SCOPE).is_nothing());
+    }
+}

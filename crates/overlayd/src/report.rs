@@ -1,0 +1,177 @@
+//! What the agent counts, and what it logs when that changes.
+
+use ferrule_overlay::{Invalid, Settings, View};
+use tracing::{info, warn};
+
+use crate::kernel::Found;
+use crate::membership::Membership;
+use crate::snapshot::Snapshot;
+use crate::status::{Drift, Moment, OwnStatus, PeerStatus, SourceStatus, Status};
+
+/// The most refused records that are told about one by one.
+const REFUSALS: usize = 20;
+
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    settings: Settings,
+    started: Moment,
+    source: SourceStatus,
+    trouble: Option<String>,
+    withheld: u64,
+    checks: u64,
+    check_ms: f64,
+    drift: Drift,
+    /// Refused by the source, by key; and by the view.
+    unreadable: Vec<String>,
+    refused: Vec<String>,
+    persisted: Option<Snapshot>,
+}
+
+impl Reporter {
+    pub(crate) fn new(settings: &Settings, source: String) -> Self {
+        let now = Moment::now();
+        Self {
+            settings: settings.clone(),
+            started: now,
+            source: SourceStatus { name: source, since: now, ..SourceStatus::default() },
+            trouble: None,
+            withheld: 0,
+            checks: 0,
+            check_ms: 0.0,
+            drift: Drift::default(),
+            unreadable: Vec::new(),
+            refused: Vec::new(),
+            persisted: None,
+        }
+    }
+
+    /// A complete list came.
+    pub(crate) fn listed(&mut self) {
+        self.source.lists += 1;
+        self.unreadable.clear();
+        self.current();
+    }
+
+    /// A single change came.
+    pub(crate) fn changed(&mut self) {
+        self.source.changes += 1;
+        self.current();
+    }
+
+    /// What was heard so far holds again.
+    pub(crate) fn resumed(&mut self) {
+        self.current();
+    }
+
+    fn current(&mut self) {
+        if !self.source.current {
+            if let Some(reason) = self.source.reason.take() {
+                info!(source = %self.source.name, was = %reason, "the source is back");
+            }
+            self.source.current = true;
+            self.source.since = Moment::now();
+        }
+    }
+
+    /// What is known may be out of date.
+    pub(crate) fn stale(&mut self, reason: String) {
+        if self.source.reason.as_ref() != Some(&reason) {
+            warn!(source = %self.source.name, %reason, "what is known of other nodes may be out of date");
+        }
+        if self.source.current || self.source.reason.is_none() {
+            self.source.since = Moment::now();
+        }
+        self.source.current = false;
+        self.source.reason = Some(reason);
+    }
+
+    pub(crate) fn refused_by_source(&mut self, invalid: &Invalid) {
+        warn!(record = %invalid, "a record is not used");
+        self.unreadable.push(invalid.to_string());
+        self.unreadable.truncate(REFUSALS);
+    }
+
+    pub(crate) fn refused(&mut self, refused: &[Invalid]) {
+        let texts: Vec<String> = refused.iter().take(REFUSALS).map(ToString::to_string).collect();
+        for record in texts.iter().filter(|text| !self.refused.contains(text)) {
+            warn!(%record, "a record is not used");
+        }
+        self.refused = texts;
+    }
+
+    pub(crate) fn trouble(&mut self, reason: String) {
+        if self.trouble.as_ref() != Some(&reason) {
+            warn!(%reason, "can't do everything; trying again");
+        }
+        self.trouble = Some(reason);
+    }
+
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    pub(crate) fn clear_trouble(&mut self) {
+        if let Some(was) = self.trouble.take() {
+            info!(%was, "the trouble is over");
+        }
+    }
+
+    pub(crate) fn drift(&mut self, found: Found) {
+        warn!(what = %found.what, objects = found.objects, "repaired what somebody had altered");
+        self.drift.repairs += 1;
+        self.drift.objects += found.objects;
+        self.drift.last = Some(found.what);
+        self.drift.at = Moment::now();
+    }
+
+    pub(crate) fn withheld(&mut self, entries: usize) {
+        self.withheld = u64::try_from(entries).unwrap_or(u64::MAX);
+    }
+
+    pub(crate) fn checked(&mut self, took: std::time::Duration) {
+        self.checks += 1;
+        self.check_ms = took.as_secs_f64() * 1000.0;
+    }
+
+    pub(crate) fn is_persisted(&self, snapshot: &Snapshot) -> bool {
+        self.persisted.as_ref() == Some(snapshot)
+    }
+
+    pub(crate) fn persisted(&mut self, snapshot: Snapshot) {
+        self.persisted = Some(snapshot);
+    }
+
+    pub(crate) fn status(&self, view: Option<&View>, membership: &Membership) -> Status {
+        let own = view.map(|view| OwnStatus {
+            node: view.node().node.clone(),
+            underlay: view.underlay().address,
+            interface: view.underlay().interface.clone(),
+            blocks: view.node().blocks.clone(),
+            mtu: view.mtu(),
+        });
+        let peers = view.map(View::peers).unwrap_or_default().iter().map(|peer| PeerStatus {
+            node: peer.node.clone(),
+            underlay: peer.underlays().collect(),
+            blocks: peer.blocks.clone(),
+            changed: membership.since(&peer.node),
+        });
+        Status {
+            network: self.settings.network.clone(),
+            vni: self.settings.vni,
+            port: self.settings.port,
+            mode: self.settings.mode,
+            device: self.settings.device.clone(),
+            pid: std::process::id(),
+            started: self.started,
+            own,
+            source: self.source.clone(),
+            trouble: self.trouble.clone(),
+            withheld: self.withheld,
+            checks: self.checks,
+            check_ms: self.check_ms,
+            drift: self.drift.clone(),
+            refused: self.unreadable.iter().chain(&self.refused).cloned().collect(),
+            peers: peers.collect(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Everything that somebody can do to a node by hand is put right, at once.
+
+use std::time::Instant;
+
+use testkit::{Fabric, FabricHost, eventually};
+
+use crate::lab::{Agent, Connected, Probe, kernel, sh, write_hosts};
+
+#[test]
+fn damage_of_every_kind_is_repaired() {
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    // Repair has to come from what the kernel tells: the comparison by the clock is out of reach.
+    let options = format!("--peers-file {} --check-interval 3600", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(2);
+    }
+    let (h1, agent) = (hosts[0], &agents[0]);
+    let c1 = Connected::add(&fabric, h1, "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let before = kernel(h1);
+
+    for (what, line) in [
+        ("device deleted", "ip link del vx-blue"),
+        ("device down", "ip link set vx-blue down"),
+        ("device down and up", "ip link set vx-blue down; ip link set vx-blue up"),
+        ("hardware address changed", "ip link set vx-blue address 02:00:00:00:00:01"),
+        ("address removed", "ip addr flush dev vx-blue"),
+        ("MTU changed", "ip link set vx-blue mtu 900"),
+        ("source address changed", "ip link set vx-blue type vxlan id 100 local 192.0.2.99"),
+        ("routes flushed", "ip route del 10.40.2.0/24; ip route del 10.40.3.0/24 || true"),
+        ("a route elsewhere", "ip route replace blackhole 10.40.2.0/24 proto 70"),
+        ("neighbours flushed", "ip neigh flush dev vx-blue nud permanent"),
+        (
+            "a neighbour altered",
+            "ip neigh replace 10.40.2.0 lladdr 02:00:00:00:00:02 dev vx-blue nud permanent",
+        ),
+        (
+            "forwarding entries flushed",
+            "bridge fdb show dev vx-blue | while read mac word vtep rest; do bridge fdb del $mac dev vx-blue dst $vtep self; done",
+        ),
+        (
+            "a forwarding entry altered",
+            "bridge fdb show dev vx-blue | grep 192.0.2.2 | while read mac rest; do bridge fdb replace $mac dev vx-blue dst 192.0.2.98 self permanent; done",
+        ),
+        ("nexthops flushed", "ip nexthop flush proto 70"),
+        ("firewall flushed", "nft flush ruleset"),
+        (
+            "peers kept out",
+            "nft list sets inet | grep -o 'vteps4-[a-z]*' | while read set; do nft flush set inet ferrule_vxlan $set; done",
+        ),
+        ("alias removed", "ip link set vx-blue alias ''"),
+    ] {
+        let repairs = agent.repairs();
+        let probe = Probe::start(&c1, c2.address);
+        sh(h1, line);
+        eventually(&format!("the agent to repair: {what}\n{}", agent.log()), || {
+            (agent.repairs() > repairs).then_some(())
+        });
+        c1.until_reached(c2.address, Instant::now());
+        let flow = probe.end();
+        let found = agent.status()["drift"]["last"].as_str().unwrap_or_default().to_owned();
+        println!(
+            "{what:28} longest time without an answer {:>9.1?}, lost {:2} of {}  ({found})",
+            flow.gap, flow.lost, flow.sent
+        );
+        // Numbers of nexthops and the order of entries may be others; what they say may not.
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(without_numbers).collect();
+            lines.sort();
+            lines
+        };
+        eventually(&format!("everything as it was after: {what}"), || {
+            (sorted(&kernel(h1)) == sorted(&before)).then_some(())
+        });
+    }
+    let checks = agent.status()["checks"].as_u64().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(agent.status()["checks"].as_u64().unwrap(), checks, "nothing happens where nothing happens");
+}
+
+/// A line without numbers that the kernel or the agent makes up anew.
+fn without_numbers(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut kept = Vec::new();
+    let mut skip = false;
+    for word in words {
+        if !skip && word.parse::<u64>().is_err() {
+            kept.push(word);
+        }
+        skip = matches!(word, "id" | "nhid" | "packets" | "bytes");
+    }
+    kept.join(" ")
+}

@@ -1,0 +1,141 @@
+//! What the agent says of itself, and how it is called.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use testkit::{Fabric, FabricHost, Snapshot, eventually};
+
+use crate::lab::{Agent, overlayd, write_hosts};
+
+#[test]
+fn an_agent_tells_how_it_is() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let agent = Agent::start(hosts[0], &format!("--peers-file {} --metrics 127.0.0.1:9475", file.display()));
+    agent.settled(1);
+
+    let (code, table, _) = overlayd(hosts[0], "status");
+    assert_eq!(code, 0);
+    let row = table.lines().last().unwrap();
+    for word in ["h2", "192.0.2.2", "10.40.2.0/24", "ago"] {
+        assert!(row.contains(word), "{table}");
+    }
+    assert!(table.contains("network   blue  VNI 100, UDP port 4789, routed, device vx-blue"), "{table}");
+    assert!(table.contains("node      h1  10.40.1.0/24 at 192.0.2.1 on eth0, MTU 1450"), "{table}");
+
+    let get = |path: &str| {
+        hosts[0].enter(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:9475").unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: h1\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+    };
+    let metrics = get("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    for line in [
+        "ferrule_overlay_peers{network=\"blue\"} 1",
+        "ferrule_overlay_ready{network=\"blue\"} 1",
+        "ferrule_overlay_source_current{network=\"blue\"} 1",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line}\n{metrics}");
+    }
+    assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
+    assert!(get("/nothing").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn one_agent_a_network_is_enough() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let first = Agent::following(hosts[0], &file);
+    first.settled(1);
+    let mut second = Agent::following(hosts[0], &file);
+    let (code, log) = second.ended();
+    assert_eq!(code, Some(1));
+    assert!(log.contains("another overlayd works for network blue on this host"), "{log}");
+    // The first one still answers.
+    first.settled(1);
+    let (code, _, said) = overlayd(hosts[0], "cleanup --network blue");
+    assert_eq!(code, 1);
+    assert!(said.contains("another overlayd works for network blue"), "{said}");
+}
+
+#[test]
+fn cleanup_leaves_nothing() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let before = hosts[0].enter(Snapshot::take);
+    let mut agent = Agent::following(hosts[0], &file);
+    agent.settled(1);
+    eventually("a snapshot on disk", || {
+        std::fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap().then_some(())
+    });
+    agent.stop();
+    let (code, _, said) = overlayd(hosts[0], "cleanup --network blue --state-dir /run/overlayd-test/h1");
+    assert_eq!(code, 0, "{said}");
+    before.assert_same(&hosts[0].enter(Snapshot::take));
+    assert!(!std::fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap());
+    let left: Vec<_> = hosts[0].enter(|| {
+        std::fs::read_dir("/run/ferrule/overlay")
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().file_name())
+            .collect()
+    });
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_foreign_device_with_the_same_identifier_is_named() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    crate::lab::sh(hosts[0], "ip link add theirs type vxlan id 100 dstport 4789 local 192.0.2.1");
+    let agent = Agent::following(hosts[0], &file);
+    let trouble = eventually("the agent to name the other device", || {
+        agent.status()["trouble"].as_str().map(str::to_owned)
+    });
+    assert_eq!(
+        trouble,
+        "VNI 100 on UDP port 4789 is held by the link theirs, which does not belong to network blue"
+    );
+    crate::lab::sh(hosts[0], "ip link del theirs");
+    agent.settled(1);
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_with_a_reason() {
+    let fabric = Fabric::switched(1);
+    let host = &fabric.hosts()[0];
+    for (options, message) in [
+        ("--network blue --peers-file x", "--vni: it is required (value: none)"),
+        ("--network blue --vni 100", "--peers-file: either it or --etcd says where nodes are known from"),
+        ("--network a/b --vni 100 --peers-file x", "--network: it contains '/'"),
+        ("--network blue --vni 16777216 --peers-file x", "--vni: 16777216 is not a VXLAN network identifier"),
+        ("--network blue --vni 1 --peers-file x --mode bridged", "--subnet: a bridged network has a subnet"),
+        (
+            "--network blue --vni 1 --peers-file x --cluster-cidr 10.40.1.0/16",
+            "--cluster-cidr: it has host bits; the network is 10.40.0.0/16",
+        ),
+        (
+            "--network blue --vni 1 --peers-file x --cluster-cidr 10.40.0.0/16 --block-size 8",
+            "--block-size: a block of 10.40.0.0/16 has a length of 16 to 30",
+        ),
+        (
+            "--network blue --vni 1 --peers-file x --check-interval 0",
+            "--check-interval: it is 0.1 to 3600 seconds",
+        ),
+    ] {
+        let (code, _, said) = overlayd(host, options);
+        assert_eq!(code, 1, "{options}: {said}");
+        assert!(said.starts_with(&format!("overlayd: {message}")), "{options}: {said}");
+    }
+    let (code, _, said) = overlayd(host, "status --network blue");
+    assert_eq!(code, 1);
+    assert!(said.contains("no overlayd answers for network blue"), "{said}");
+}
