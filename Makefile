@@ -7,16 +7,27 @@ MAKEFLAGS   += --no-builtin-rules
 CARGO   ?= cargo
 DESTDIR ?=
 BINDIR  ?= /opt/cni/bin
+SBINDIR ?= /usr/local/sbin
+UNITDIR ?= /etc/systemd/system
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
+.PHONY: build overlayd overlayd-etcd install-overlayd demo demo-overlay test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
 
+overlayd: ## Build the node agent of overlay networks into bin/, with etcd where protoc is there
+	@tools/build-overlayd $(BIN)
+
+overlayd-etcd: ## The same; installs protoc, or fails saying what is missing
+	@tools/build-overlayd --etcd $(BIN)
+
 demo: $(if $(CNI_BIN),,build) ## The main job on real input: two containers, a bridge, a published port. No root, nothing left behind
 	@demo/run
+
+demo-overlay: $(if $(CNI_BIN),,build overlayd) ## One network over three hosts: containers, a crash, a renumbering. No root, nothing left behind
+	@demo/run-overlay
 
 test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing
 	@tools/test
@@ -43,6 +54,13 @@ install: | $(BIN)/bridge ## Install the plugins into $(DESTDIR)$(BINDIR), each r
 # So that `make && sudo make install` needs no cargo as root: what is built already is installed as it is.
 $(BIN)/bridge:
 	@tools/build $(BIN)
+
+install-overlayd: | $(BIN)/overlayd ## Install the node agent into $(DESTDIR)$(SBINDIR), and its systemd unit
+	install -D -m 0755 $(BIN)/overlayd '$(DESTDIR)$(SBINDIR)/overlayd'
+	install -D -m 0644 crates/overlayd/overlayd@.service '$(DESTDIR)$(UNITDIR)/overlayd@.service'
+
+$(BIN)/overlayd:
+	@tools/build-overlayd $(BIN)
 
 uninstall: ## Remove the plugins from $(DESTDIR)$(BINDIR)
 	@tools/install-plugins --remove $(BIN) '$(DESTDIR)$(BINDIR)'

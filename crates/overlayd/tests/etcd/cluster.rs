@@ -1,0 +1,165 @@
+//! Joining and leaving; what it costs the others; who is refused.
+
+use std::time::{Duration, Instant};
+
+use testkit::{Fabric, FabricHost, eventually};
+
+use crate::lab::{Connected, Probe, kernel, overlayd, sh};
+use crate::server::{Etcd, follow, need_etcd};
+
+fn changes(agent: &crate::lab::Agent<'_>) -> u64 {
+    agent.status()["source"]["changes"].as_u64().unwrap()
+}
+
+#[test]
+fn a_node_that_joins_or_leaves_costs_the_others_one_event() {
+    need_etcd!();
+    let fabric = Fabric::switched(4);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[3..]);
+    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let before = changes(&agents[0]);
+
+    let since = Instant::now();
+    agents.push(follow(&etcd, hosts[2], ""));
+    agents[0].settled(2);
+    println!("join: seen {:?} after the agent was started", since.elapsed());
+    agents[2].settled(2);
+    let c3 = Connected::add(&fabric, hosts[2], "c3");
+    println!("join: reached {:?} after the agent was started", c1.until_reached(c3.address, since));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(changes(&agents[0]), before + 1, "one event for a node that joins\n{}", agents[0].log());
+
+    agents[2].stop();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(changes(&agents[0]), before + 1, "none for an agent that stops");
+    let since = Instant::now();
+    let options = format!(
+        "cleanup --network blue --vni 100 --node h3 --etcd {} --cluster-cidr 10.40.0.0/16 --state-dir /run/overlayd-test/h3",
+        etcd.urls()
+    );
+    let (code, _, said) = overlayd(hosts[2], &options);
+    assert_eq!(code, 0, "{said}");
+    agents[0].settled(1);
+    println!("leave: seen {:?} after cleanup was started", since.elapsed());
+    assert_eq!(changes(&agents[0]), before + 2, "one event for a node that leaves");
+    assert!(!kernel(hosts[0]).contains("192.0.2.3"), "{}", kernel(hosts[0]));
+    assert_eq!(etcd.keys("alive/").len(), 2);
+}
+
+#[test]
+fn a_node_with_a_new_address_publishes_it() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[2..]);
+    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let probe = Probe::start(&c1, c2.address);
+    sh(hosts[1], "ip addr del 192.0.2.2/24 dev eth0; ip addr add 192.0.2.77/24 dev eth0");
+    let since = Instant::now();
+    eventually("the new address at the other node", || kernel(hosts[0]).contains("192.0.2.77").then_some(()));
+    c1.until_reached(c2.address, since);
+    let flow = probe.end();
+    println!(
+        "new underlay address: known after {:?}, longest time without an answer {:?}, lost {} of {}",
+        since.elapsed(),
+        flow.gap,
+        flow.lost,
+        flow.sent
+    );
+}
+
+#[test]
+fn records_that_make_no_sense_are_left_out() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[2..]);
+    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    let status = agents[1].settled(1);
+    let block = status["own"]["blocks"][0].as_str().unwrap().to_owned();
+    agents[0].settled(1);
+
+    etcd.ctl("put /ferrule/blue/nodes/bad nonsense");
+    let thief = format!(
+        r#"{{"v":1,"node":"thief","epoch":0,"underlay4":"192.0.2.99","port":4789,"vnis":[100],"blocks":["{block}"]}}"#
+    );
+    etcd.ctl(&format!("put /ferrule/blue/nodes/thief {thief}"));
+    let refused = eventually("both to be refused", || {
+        let refused = agents[0].status()["refused"].clone();
+        (refused.as_array().unwrap().len() == 2).then_some(refused.to_string())
+    });
+    assert!(refused.contains("/ferrule/blue/nodes/bad: not JSON"), "{refused}");
+    assert!(refused.contains(&format!("it overlaps {block} of node h2")), "{refused}");
+    assert_eq!(agents[0].status()["peers"].as_array().unwrap().len(), 1);
+    assert!(!kernel(hosts[0]).contains("192.0.2.99"));
+}
+
+#[test]
+fn a_node_that_disagrees_or_has_a_name_that_is_taken_is_refused() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[2..]);
+    let first = follow(&etcd, hosts[0], "");
+    first.settled(0);
+    for (options, reason) in [
+        ("--port 8472", "the nodes of this network have agreed on"),
+        ("--block-size 25", "the nodes of this network have agreed on"),
+        ("--node h1", "another node has the name h1"),
+    ] {
+        let options = format!(
+            "--etcd {} --cluster-cidr 10.40.0.0/16 --underlay-interface eth0 {} {options}",
+            etcd.urls(),
+            if options.contains("--node") { "" } else { "--node h2" }
+        );
+        let second = crate::lab::Agent::start(hosts[1], &options);
+        let said = eventually(&format!("{options} to be refused"), || {
+            let status = second.status();
+            let said = status["source"]["reason"].as_str().unwrap_or_default().to_owned();
+            said.contains(reason).then_some(said)
+        });
+        println!("{said}");
+        assert!(second.status()["own"].is_null(), "it has no block");
+    }
+    assert_eq!(etcd.keys("nodes/"), ["/ferrule/blue/nodes/h1"]);
+}
+
+#[test]
+fn a_node_that_is_silent_for_long_is_removed() {
+    need_etcd!();
+    let fabric = Fabric::switched(4);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[3..]);
+    let options = "--alive 2 --grace 2";
+    let mut agents: Vec<_> = hosts[..3].iter().map(|host| follow(&etcd, host, options)).collect();
+    for agent in &agents {
+        agent.settled(2);
+    }
+    // The first of them may be the one that was elected: then another is.
+    agents[0].kill();
+    let since = Instant::now();
+    agents[1].settled(1);
+    println!("a dead node was removed after {:?}", since.elapsed());
+    assert!(since.elapsed() > Duration::from_secs(2), "not before its time");
+    agents[2].settled(1);
+    // Nobody else is given its block for a while, and it gets the same again.
+    let block = agents[0].log();
+    agents[0].restart();
+    agents[1].settled(2);
+    let status = agents[0].settled(2);
+    let again = status["own"]["blocks"][0].as_str().unwrap();
+    let dashed = again.replace('/', "-");
+    assert!(etcd.keys("blocks/").contains(&format!("/ferrule/blue/blocks/{dashed}")));
+    assert!(!agents[0].log()[block.len()..].contains("other blocks than before"), "{}", agents[0].log());
+}

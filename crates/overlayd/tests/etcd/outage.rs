@@ -1,0 +1,193 @@
+//! etcd away, without its leader, compacted, empty.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use testkit::{Attachment, Fabric, FabricHost, eventually};
+
+use crate::lab::{Agent, Connected, Probe, kernel, sh};
+use crate::server::{Etcd, follow, need_etcd};
+
+fn current(agent: &Agent<'_>) -> bool {
+    agent.status()["source"]["current"] == true
+}
+
+#[test]
+fn nothing_is_lost_while_etcd_is_away() {
+    need_etcd!();
+    let fabric = Fabric::switched(4);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[3..]);
+    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let probe = Probe::start(&c1, c2.address);
+    etcd.members[0].kill();
+    eventually("the agents to miss etcd", || agents.iter().all(|agent| !current(agent)).then_some(()));
+
+    // An agent that is started again works from what it knew.
+    agents[0].kill();
+    agents[0].restart();
+    agents[0].settled(1);
+    // What is altered is repaired.
+    let repairs = agents[1].repairs();
+    sh(hosts[1], "nft flush ruleset");
+    eventually("a repair without etcd", || (agents[1].repairs() > repairs).then_some(()));
+    // Containers come and go.
+    let c3 = Connected::add(&fabric, hosts[0], "c3");
+    c3.until_reached(c2.address, Instant::now());
+
+    let since = Instant::now();
+    etcd.members[0].run(2379);
+    eventually("the agents to have etcd again", || agents.iter().all(current).then_some(()));
+    println!("etcd back: noticed after {:?}", since.elapsed());
+    agents.push(follow(&etcd, hosts[2], ""));
+    agents[0].settled(2);
+    let flow = probe.end();
+    println!(
+        "outage of etcd: lost {} of {}, longest time without an answer {:?}",
+        flow.lost, flow.sent, flow.gap
+    );
+    assert_eq!(flow.lost, 0, "{flow:?}");
+}
+
+#[test]
+fn three_hundred_containers_come_and_go_without_etcd() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[2..]);
+    // A block with room for them.
+    let options = |name| {
+        format!(
+            "--etcd {} --node {name} --cluster-cidr 10.40.0.0/16 --block-size 22 --underlay-interface eth0",
+            etcd.urls()
+        )
+    };
+    let agents = [Agent::start(hosts[0], &options("h1")), Agent::start(hosts[1], &options("h2"))];
+    for agent in &agents {
+        agent.settled(1);
+    }
+    etcd.members[0].kill();
+    let before = hosts[0].enter(testkit::Snapshot::take);
+    let list =
+        json!({"cniVersion": "1.1.0", "name": "blue", "plugins": [{"type": "vxlan", "source": "agent"}]});
+    let containers: Vec<_> = (0..300).map(|number| fabric.container(&format!("c{number}"))).collect();
+    let since = Instant::now();
+    let each = |work: &(dyn Fn(&testkit::Container) + Sync)| {
+        std::thread::scope(|scope| {
+            for part in containers.chunks(containers.len().div_ceil(16)) {
+                scope.spawn(move || part.iter().for_each(work));
+            }
+        });
+    };
+    each(&|container| {
+        let attachment = Attachment::new(container.name(), container, "eth0");
+        hosts[0].runtime().chain(&list).add(&attachment).unwrap();
+    });
+    println!("300 ADD without etcd: {:?}", since.elapsed());
+    let since = Instant::now();
+    each(&|container| {
+        let attachment = Attachment::new(container.name(), container, "eth0");
+        hosts[0].runtime().chain(&list).del(&attachment).unwrap();
+    });
+    println!("300 DEL without etcd: {:?}", since.elapsed());
+    let ignored = ["/last_reserved_ip", "/networks/.ferrule/", "/lock "];
+    before.without(&ignored).assert_same(&hosts[0].enter(testkit::Snapshot::take).without(&ignored));
+}
+
+#[test]
+fn a_cluster_that_loses_its_leader_loses_no_packet() {
+    need_etcd!();
+    let fabric = Fabric::switched(6);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[3..]);
+    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let probe = Probe::start(&c1, c2.address);
+    let leader = etcd.leader();
+    let since = Instant::now();
+    etcd.members[leader].kill();
+    agents.push(follow(&etcd, hosts[2], ""));
+    for agent in &agents {
+        agent.settled(2);
+    }
+    println!("leader lost: a node that joins then is known after {:?}", since.elapsed());
+    let flow = probe.end();
+    println!(
+        "leader lost: lost {} of {}, longest time without an answer {:?}",
+        flow.lost, flow.sent, flow.gap
+    );
+    assert_eq!(flow.lost, 0, "{flow:?}");
+    eventually("every agent to be current", || agents.iter().all(current).then_some(()));
+}
+
+#[test]
+fn what_happened_before_a_compaction_is_not_missed() {
+    need_etcd!();
+    let fabric = Fabric::switched(4);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[3..]);
+    let agents: Vec<_> = hosts[..3].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(2);
+    }
+    // Where no agent looks, a node leaves and the history is thrown away.
+    etcd.members[0].kill();
+    etcd.members[0].run(2380 + 99);
+    let server = &etcd.members[0];
+    server.try_ctl("del /ferrule/blue/nodes/h3", 2479).unwrap();
+    for number in 0..20 {
+        server.try_ctl(&format!("put /x {number}"), 2479).unwrap();
+    }
+    let text = server.try_ctl("get /x -w json", 2479).unwrap();
+    let revision =
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["header"]["revision"].as_u64().unwrap();
+    server.try_ctl(&format!("compact {revision}"), 2479).unwrap();
+    let mut agents = agents;
+    agents[2].kill();
+    etcd.members[0].kill();
+    etcd.members[0].run(2379);
+    agents[0].settled(1);
+    assert!(agents[0].log().contains("compacted"), "{}", agents[0].log());
+    eventually("the node that left to be gone", || (!kernel(hosts[0]).contains("192.0.2.3")).then_some(()));
+}
+
+#[test]
+fn an_etcd_that_comes_back_empty_takes_nothing_away() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[2..]);
+    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let blocks = etcd.keys("blocks/");
+
+    let probe = Probe::start(&c1, c2.address);
+    etcd.members[0].kill();
+    etcd.members[0].wipe();
+    etcd.members[0].run(2379);
+    etcd.settled();
+    eventually("both to write their records again", || (etcd.keys("nodes/").len() == 2).then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
+    let flow = probe.end();
+    assert_eq!(flow.lost, 0, "{flow:?}");
+    assert_eq!(etcd.keys("blocks/"), blocks, "everybody has the block it had");
+    for agent in &agents {
+        agent.settled(1);
+    }
+}
