@@ -185,27 +185,40 @@ fn a_sysctl_that_can_not_be_read_yet() {
 }
 
 /// A namespace has a sysctl once, however many networks of its container ask for it.
-#[test]
-fn a_sysctl_stays_until_the_last_network_that_sets_it_is_gone() {
-    const KEY: &str = "net.core.somaxconn";
-    let network = |name: &str, value: &str| config(&json!({ "name": name, "sysctl": { KEY: value } }));
-    let (first, second) = (network("first", "500"), network("second", "500"));
-    for order in [[&first, &second], [&second, &first]] {
-        let lab = Lab::new();
-        let before = lab.sysctl(KEY);
-        assert_ne!(before, "500");
-        lab.call("ADD", &first).success();
-        lab.call("ADD", &second).success();
-        lab.call("DEL", order[0]).success();
-        assert_eq!(lab.sysctl(KEY), "500", "the other network still asks for it");
-        lab.call("CHECK", order[1]).success();
-        lab.call("DEL", order[1]).success();
-        assert_eq!(lab.sysctl(KEY), before);
-    }
+const SHARED_KEY: &str = "net.core.somaxconn";
+
+fn shared(name: &str, value: &str) -> Value {
+    config(&json!({ "name": name, "sysctl": { SHARED_KEY: value } }))
+}
+
+fn two_networks_share_a_sysctl(leaves_first: &Value, leaves_last: &Value) {
     let lab = Lab::new();
-    lab.call("ADD", &first).success();
-    let third = network("third", "600");
-    lab.call("ADD", &third).success();
-    lab.call("DEL", &third).success();
-    assert_eq!(lab.sysctl(KEY), "500", "back to what the other asks for");
+    let before = lab.sysctl(SHARED_KEY);
+    assert_ne!(before, "500");
+    lab.call("ADD", &shared("first", "500")).success();
+    lab.call("ADD", &shared("second", "500")).success();
+    lab.call("DEL", leaves_first).success();
+    assert_eq!(lab.sysctl(SHARED_KEY), "500", "the other network still asks for it");
+    lab.call("CHECK", leaves_last).success();
+    lab.call("DEL", leaves_last).success();
+    assert_eq!(lab.sysctl(SHARED_KEY), before);
+}
+
+#[test]
+fn a_sysctl_stays_when_the_network_that_set_it_first_is_gone() {
+    two_networks_share_a_sysctl(&shared("first", "500"), &shared("second", "500"));
+}
+
+#[test]
+fn a_sysctl_stays_when_the_network_that_set_it_last_is_gone() {
+    two_networks_share_a_sysctl(&shared("second", "500"), &shared("first", "500"));
+}
+
+#[test]
+fn a_sysctl_goes_back_to_what_another_network_asks_for() {
+    let lab = Lab::new();
+    lab.call("ADD", &shared("first", "500")).success();
+    lab.call("ADD", &shared("third", "600")).success();
+    lab.call("DEL", &shared("third", "600")).success();
+    assert_eq!(lab.sysctl(SHARED_KEY), "500");
 }

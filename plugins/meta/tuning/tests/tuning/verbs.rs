@@ -41,36 +41,6 @@ fn check_sees_what_has_changed() {
     assert!(error["msg"].as_str().unwrap().contains("net/ipv4/conf/eth0/arp_filter"), "{error}");
 }
 
-/// A sysctl of the namespace belongs to all attachments of the container that ask for it.
-#[test]
-fn a_sysctl_goes_back_with_the_last_attachment_that_asks_for_it() {
-    for first in ["eth0", "eth1"] {
-        let lab = Lab::new();
-        testkit::tool("ip", &["link", "add", "veth1", "type", "veth", "peer", "name", "eth1", "netns", "c1"]);
-        let before = lab.sysctl("net/core/somaxconn");
-        let call = |verb: &str, ifname: &str| {
-            let mut config = config(&json!({ "sysctl": { "net.core.somaxconn": "500" } }));
-            config["name"] = format!("net-{ifname}").into();
-            config["prevResult"]["interfaces"][1]["name"] = ifname.into();
-            Plugin::new("tuning")
-                .verb(verb)
-                .attachment("c1", lab.container.path(), ifname)
-                .path(&[plugin_dir()])
-                .config(&config)
-                .run()
-                .success()
-        };
-        call("ADD", "eth0");
-        call("ADD", "eth1");
-        call("DEL", first);
-        assert_eq!(lab.sysctl("net/core/somaxconn"), "500");
-        let other = if first == "eth0" { "eth1" } else { "eth0" };
-        call("CHECK", other);
-        call("DEL", other);
-        assert_eq!(lab.sysctl("net/core/somaxconn"), before);
-    }
-}
-
 /// Without a record CHECK goes by the configuration, as the Go suite does.
 #[test]
 fn check_without_a_record() {
