@@ -1,6 +1,6 @@
 //! The proof of the harness: every check must be seen failing, on a mutant or on a real plugin with a known defect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -11,13 +11,14 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use crate::catalogue::{self, Item};
+use crate::cases::{self, Case};
+use crate::catalogue::Item;
 use crate::expect::{self, Deviation, Expectations};
+use crate::glob;
 use crate::mutant::{self, Mutant};
 use crate::profile::{self, Profile};
-use crate::run::{self, Plan, PluginReport, Suite};
+use crate::run::{self, Plan, Session, Suite};
 use crate::verdict::{CaseResult, Verdict};
-use crate::{cases, glob};
 
 /// The word that asks for the proof.
 pub const ARGUMENT: &str = "prove";
@@ -52,8 +53,8 @@ pub struct Arguments {
 /// What came of a mutant and one thing that it must trip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trial {
-    /// These cases noticed.
-    Caught(Vec<String>),
+    /// This case noticed.
+    Caught(String),
     /// None did; what they said instead.
     Missed(String),
 }
@@ -64,14 +65,13 @@ pub enum Trial {
 /// What kept the proof from being tried.
 pub fn main(arguments: &Arguments) -> Result<u8, String> {
     let started = Instant::now();
-    let items = catalogue::items()?;
     let mut mutants = mutant::load(&arguments.mutants)?;
     mutants.retain(|m| arguments.only.is_empty() || arguments.only.iter().any(|p| glob(p, &m.id)));
     let profiles: BTreeMap<String, Profile> =
         profile::shipped()?.into_iter().map(|p| (p.plugin.clone(), p)).collect();
     let bench = Bench::new(arguments, &mutants, profiles)?;
-    let baseline = bench.baseline(&mutants)?;
-    let trials = bench.trials(&mutants, &baseline)?;
+    let items = bench.session.items();
+    let trials = bench.trials(&mutants)?;
     let mut text = String::new();
     let mut proof: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut missed = 0;
@@ -87,12 +87,12 @@ pub fn main(arguments: &Arguments) -> Result<u8, String> {
     }
     let mut status = u8::from(missed > 0);
     if arguments.only.is_empty() {
-        for (id, evidence) in findings(&arguments.expectations, &items)? {
+        for (id, evidence) in findings(&arguments.expectations, items)? {
             if let Some(item) = items.iter().find(|item| item.id == id) {
                 proof.entry(&item.id).or_default().push(evidence);
             }
         }
-        let unproved = tell_items(&mut text, &items, &proof);
+        let unproved = tell_items(&mut text, items, &proof);
         status |= settle(arguments, &unproved, &mut text)?;
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -108,7 +108,13 @@ struct Bench {
     home: PathBuf,
     profiles: BTreeMap<String, Profile>,
     jobs: usize,
+    session: Session,
+    /// How much the cases blame the working plugins, by plugin and case, as far as somebody wanted to know.
+    working: Mutex<BTreeMap<(String, String), Weight>>,
 }
+
+/// How much a case blames a plugin: the worst it says, and how often.
+type Weight = (Option<Verdict>, usize);
 
 impl Drop for Bench {
     fn drop(&mut self) {
@@ -128,7 +134,15 @@ impl Bench {
             0 => thread::available_parallelism().map_or(4, |number| number.get() * 2),
             number => number,
         };
-        let bench = Self { home, profiles, jobs };
+        let plan = Plan {
+            suites: vec![Suite { label: String::new(), directory: arguments.binaries.clone() }],
+            profiles: profiles.values().cloned().collect(),
+            only: Vec::new(),
+            plugins: Vec::new(),
+            jobs,
+        };
+        let session = Session::new(&plan)?;
+        let bench = Self { home, profiles, jobs, session, working: Mutex::default() };
         let lay_out = || -> io::Result<()> {
             fs::create_dir_all(bench.plugins())?;
             for entry in fs::read_dir(&arguments.binaries)? {
@@ -169,28 +183,8 @@ impl Bench {
         self.profiles.get(name).ok_or_else(|| format!("mutant {}: no profile of {name:?}", mutant.id))
     }
 
-    /// What the cases say about the working plugins: a fault is noticed where they say worse.
-    fn baseline(&self, mutants: &[Mutant]) -> Result<BTreeMap<String, PluginReport>, String> {
-        let mut baseline = BTreeMap::new();
-        for plugin in mutants.iter().map(|mutant| &mutant.plugin).collect::<BTreeSet<_>>() {
-            let of_plugin = mutants.iter().filter(|mutant| mutant.plugin == *plugin);
-            let only = of_plugin.clone().flat_map(|mutant| mutant.trips.clone()).collect();
-            let Some(first) = of_plugin.clone().next() else { continue };
-            let report = one(&self.plugins(), self.profile(first)?, only, self.jobs)?;
-            if let Some(why) = &report.skipped {
-                return Err(format!("the working {plugin} cannot be run: {why}"));
-            }
-            baseline.insert(plugin.clone(), report);
-        }
-        Ok(baseline)
-    }
-
     /// Runs every mutant, several side by side.
-    fn trials(
-        &self,
-        mutants: &[Mutant],
-        baseline: &BTreeMap<String, PluginReport>,
-    ) -> Result<Vec<Vec<(String, Trial)>>, String> {
+    fn trials(&self, mutants: &[Mutant]) -> Result<Vec<Vec<(String, Trial)>>, String> {
         let next = Mutex::new(mutants.iter().enumerate());
         let done = Mutex::new(BTreeMap::new());
         thread::scope(|scope| {
@@ -200,7 +194,7 @@ impl Bench {
                         let Some((number, mutant)) = next.lock().ok().and_then(|mut next| next.next()) else {
                             return;
                         };
-                        let trial = self.trial(mutant, &baseline[&mutant.plugin]);
+                        let trial = self.trial(mutant);
                         let Ok(mut done) = done.lock() else { return };
                         done.insert(number, trial);
                         if io::stderr().is_terminal() {
@@ -219,62 +213,67 @@ impl Bench {
         done.into_inner().map_err(|error| error.to_string())?.into_values().collect()
     }
 
-    fn trial(&self, mutant: &Mutant, baseline: &PluginReport) -> Result<Vec<(String, Trial)>, String> {
-        let report = one(&self.home.join(&mutant.id), self.profile(mutant)?, mutant.trips.clone(), 1)?;
-        let trial = |target: &String| (target.clone(), judge(target, &report, baseline));
-        Ok(mutant.trips.iter().map(trial).collect())
+    /// Runs the cases that must notice, of each item only until one has.
+    fn trial(&self, mutant: &Mutant) -> Result<Vec<(String, Trial)>, String> {
+        let profile = self.profile(mutant)?;
+        let suite = Suite { label: String::new(), directory: self.home.join(&mutant.id) };
+        let probe = self.session.probe(&suite, profile);
+        let mut seen: BTreeMap<String, CaseResult> = BTreeMap::new();
+        let mut trials = Vec::new();
+        for target in &mutant.trips {
+            let cases = run::planned(self.session.items(), profile, std::slice::from_ref(target));
+            let mut trial = match &probe.skipped {
+                Some(why) => Trial::Missed(why.clone()),
+                None if cases.is_empty() => {
+                    Trial::Missed(format!("no case of it applies to {}", profile.plugin))
+                }
+                None => Trial::Missed(String::new()),
+            };
+            for case in cases.iter().filter(|_| probe.skipped.is_none()) {
+                let name = format!("{}/{}", case.item, case.name);
+                let run = || self.session.case(&suite, profile, &probe.versions, case);
+                let result = seen.entry(name.clone()).or_insert_with(run);
+                if weight(result).0.is_some() && weight(result) > self.of_working(profile, case)? {
+                    trial = Trial::Caught(name);
+                    break;
+                }
+                if let Trial::Missed(said) = &mut trial {
+                    let _ = write!(said, "{}{}", if said.is_empty() { "" } else { "; " }, outcome(result));
+                }
+            }
+            trials.push((target.clone(), trial));
+        }
+        if self.session.stopped() { Err("interrupted".to_owned()) } else { Ok(trials) }
+    }
+
+    /// How much this case blames the working plugin: a fault is noticed where it says worse.
+    fn of_working(&self, profile: &Profile, case: &Case) -> Result<Weight, String> {
+        let key = (profile.plugin.clone(), format!("{}/{}", case.item, case.name));
+        let known = |bench: &Self| bench.working.lock().ok().and_then(|working| working.get(&key).copied());
+        if let Some(weight) = known(self) {
+            return Ok(weight);
+        }
+        let suite = Suite { label: String::new(), directory: self.plugins() };
+        let probe = self.session.probe(&suite, profile);
+        if let Some(why) = &probe.skipped {
+            return Err(format!("the working {} cannot be run: {why}", profile.plugin));
+        }
+        let weight = weight(&self.session.case(&suite, profile, &probe.versions, case));
+        if let Ok(mut working) = self.working.lock() {
+            working.insert(key, weight);
+        }
+        Ok(weight)
     }
 }
 
-/// Runs the cases `only` of one plugin in `directory`.
-fn one(directory: &Path, profile: &Profile, only: Vec<String>, jobs: usize) -> Result<PluginReport, String> {
-    let plan = Plan {
-        suites: vec![Suite { label: String::new(), directory: directory.to_owned() }],
-        profiles: vec![profile.clone()],
-        only,
-        plugins: Vec::new(),
-        jobs,
-    };
-    let report = run::run(&plan, &|_| {})?;
-    let plugin = report.suites.into_iter().flat_map(|suite| suite.plugins).next();
-    plugin.ok_or_else(|| format!("{} has no {}", directory.display(), profile.plugin))
+/// What a case that did not notice said.
+fn outcome(case: &CaseResult) -> String {
+    let why = case.findings.first().map(|finding| format!(" ({})", finding.message)).unwrap_or_default();
+    format!("{}/{}: {}{why}", case.item, case.case, case.verdict.word())
 }
 
-/// Whether the cases of `target`, an item or `ITEM/case`, say worse of the mutant than of the working plugin.
-fn judge(target: &str, mutant: &PluginReport, working: &PluginReport) -> Trial {
-    if let Some(why) = &mutant.skipped {
-        return Trial::Missed(why.clone());
-    }
-    let cases: Vec<&CaseResult> = mutant
-        .cases
-        .iter()
-        .filter(|case| glob(target, &case.item) || glob(target, &format!("{}/{}", case.item, case.case)))
-        .collect();
-    if cases.is_empty() {
-        return Trial::Missed(format!("no case of {target} applies to {}", mutant.plugin));
-    }
-    let worse = |case: &&&CaseResult| {
-        let before = working.cases.iter().find(|other| other.item == case.item && other.case == case.case);
-        before.is_none_or(|before| weight(case) > weight(before))
-    };
-    let caught: Vec<String> =
-        cases.iter().filter(worse).map(|case| format!("{}/{}", case.item, case.case)).collect();
-    if !caught.is_empty() {
-        return Trial::Caught(caught);
-    }
-    let said: Vec<String> = cases
-        .iter()
-        .map(|case| {
-            let why =
-                case.findings.first().map(|finding| format!(" ({})", finding.message)).unwrap_or_default();
-            format!("{}/{}: {}{why}", case.item, case.case, case.verdict.word())
-        })
-        .collect();
-    Trial::Missed(said.join("; "))
-}
-
-/// How much a case blames the plugin: the worst it says, and how often. What the harness could not try blames nobody.
-fn weight(case: &CaseResult) -> (Option<Verdict>, usize) {
+/// How much a case blames the plugin. What the harness could not try blames nobody.
+fn weight(case: &CaseResult) -> Weight {
     let blame = |verdict: &Verdict| matches!(verdict, Verdict::Info | Verdict::Warn | Verdict::Fail);
     let findings = case.findings.iter().filter(|finding| blame(&finding.verdict));
     (findings.clone().map(|finding| finding.verdict).max(), findings.count())
@@ -380,48 +379,39 @@ fn findings(directory: &Path, items: &[Item]) -> Result<Vec<(String, String)>, S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue;
     use crate::verdict::Finding;
 
-    fn report(cases: &[(&str, &str, &[Verdict])]) -> PluginReport {
-        let case = |(item, case, verdicts): &(&str, &str, &[Verdict])| CaseResult {
-            item: (*item).to_owned(),
-            case: (*case).to_owned(),
+    fn case(verdicts: &[Verdict]) -> CaseResult {
+        let finding =
+            |verdict: &Verdict| Finding { verdict: *verdict, message: "why".to_owned(), step: None };
+        CaseResult {
+            item: "ADD-03".to_owned(),
+            case: "a".to_owned(),
             verdict: verdicts.iter().copied().max().unwrap_or(Verdict::Pass),
-            findings: verdicts
-                .iter()
-                .map(|verdict| Finding { verdict: *verdict, message: "why".to_owned(), step: None })
-                .collect(),
+            findings: verdicts.iter().map(finding).collect(),
             journal: Vec::new(),
             millis: 0,
             known: None,
-        };
-        PluginReport {
-            plugin: "bridge".to_owned(),
-            about: String::new(),
-            versions: Vec::new(),
-            skipped: None,
-            cases: cases.iter().map(case).collect(),
         }
     }
 
     #[test]
-    fn a_mutant_is_caught_only_by_a_case_that_says_worse_than_of_the_working_plugin() {
-        let working =
-            report(&[("ADD-03", "a", &[]), ("ADD-03", "b", &[Verdict::Warn]), ("ADD-04", "c", &[])]);
-        let tried =
-            |target: &str, cases: &[(&str, &str, &[Verdict])]| judge(target, &report(cases), &working);
-        let caught = |case: &str| Trial::Caught(vec![case.to_owned()]);
-        assert_eq!(tried("ADD-03", &[("ADD-03", "a", &[Verdict::Info])]), caught("ADD-03/a"));
-        assert_eq!(tried("ADD-03/b", &[("ADD-03", "b", &[Verdict::Fail])]), caught("ADD-03/b"));
-        assert_eq!(tried("ADD-03", &[("ADD-03", "b", &[Verdict::Warn, Verdict::Warn])]), caught("ADD-03/b"));
-        for unblamed in [&[Verdict::Skip][..], &[Verdict::Broken], &[]] {
-            assert!(
-                matches!(tried("ADD-03", &[("ADD-03", "a", unblamed)]), Trial::Missed(_)),
-                "{unblamed:?}"
-            );
+    fn a_case_blames_by_its_worst_finding_and_then_by_their_number() {
+        let order = [
+            &[][..],
+            &[Verdict::Info],
+            &[Verdict::Info, Verdict::Info],
+            &[Verdict::Warn],
+            &[Verdict::Warn, Verdict::Info],
+            &[Verdict::Fail],
+        ];
+        for pair in order.windows(2) {
+            assert!(weight(&case(pair[0])) < weight(&case(pair[1])), "{pair:?}");
         }
-        assert!(matches!(tried("ADD-03", &[("ADD-03", "b", &[Verdict::Warn])]), Trial::Missed(_)));
-        assert!(matches!(tried("ADD-03", &[("ADD-04", "c", &[Verdict::Fail])]), Trial::Missed(_)));
+        for nobody in [&[Verdict::Skip][..], &[Verdict::Broken], &[Verdict::Pass]] {
+            assert_eq!(weight(&case(nobody)), (None, 0), "{nobody:?}");
+        }
     }
 
     #[test]

@@ -217,6 +217,51 @@ pub fn run(plan: &Plan, progress: &(dyn Fn(Progress) + Sync)) -> Result<Report, 
     })
 }
 
+/// Runs single cases, for programs that decide after each which is next.
+#[derive(Debug)]
+pub struct Session {
+    workers: Workers,
+    isolation: Isolation,
+    items: Vec<Item>,
+}
+
+impl Session {
+    /// A session for plans like this one.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn new(plan: &Plan) -> Result<Self, String> {
+        let program =
+            std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let workers = Workers::new(program, Interrupt::listen()?);
+        let (isolation, _) = isolate(&workers, plan)?;
+        Ok(Self { workers, isolation, items: catalogue::items()? })
+    }
+
+    /// Every item of the catalogue.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Whether somebody has interrupted the program: what is run from then on says nothing.
+    pub fn stopped(&self) -> bool {
+        self.workers.interrupt.stopped()
+    }
+
+    /// What the plugin of this profile says of itself, and whether it can be run. No case yet.
+    pub fn probe(&self, suite: &Suite, profile: &Profile) -> PluginReport {
+        probe(&self.workers, suite, profile, self.isolation)
+    }
+
+    /// Runs one case on the plugin of this profile, which says that it supports these `versions`.
+    pub fn case(&self, suite: &Suite, profile: &Profile, versions: &[String], case: &Case) -> CaseResult {
+        let item = self.items.iter().find(|item| item.id == case.item);
+        let level = item.map_or(Level::Quality, |item| item.level);
+        let job = job(suite, profile, versions, (case.item, case.name), level, self.isolation);
+        self.workers.in_child(&job)
+    }
+}
+
 /// Finds the strictest world this place lets us make: with a user namespace, else, for root, without. What it leaves exposed.
 fn isolate(workers: &Workers, plan: &Plan) -> Result<(Isolation, Vec<String>), String> {
     let (Some(suite), Some(profile)) = (plan.suites.first(), plan.profiles.first()) else {
