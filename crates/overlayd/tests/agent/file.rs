@@ -219,3 +219,34 @@ fn a_host_that_starts_while_its_file_is_away_works_from_what_it_knew() {
         (agents[0].status()["source"]["current"] == true).then_some(())
     });
 }
+
+#[test]
+fn a_subnet_is_stretched_over_hosts_and_repaired() {
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let peers: Vec<_> = hosts
+        .iter()
+        .zip(["10.50.1.0/26", "10.50.2.0/26", "10.50.3.0/26"])
+        .map(|(host, block)| (host.name(), host.ipv4().into(), block))
+        .collect();
+    let file = write_peers(&peers);
+    let options = format!("--peers-file {} --mode bridged --subnet 10.50.0.0/16", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(2);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    // One hop: the other host is not a router between them.
+    let ran = c1.container.run("ping", &["-n", "-c", "1", "-t", "1", "-W", "2", &c2.address.to_string()]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    for line in
+        ["ip link del vx-blue", "ip neigh flush dev vb-blue nud permanent", "ip link set vx-blue nomaster"]
+    {
+        let repairs = agents[0].repairs();
+        sh(hosts[0], line);
+        eventually(&format!("a repair after: {line}"), || (agents[0].repairs() > repairs).then_some(()));
+        c1.until_reached(c2.address, Instant::now());
+    }
+}

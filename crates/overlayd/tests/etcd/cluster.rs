@@ -163,3 +163,38 @@ fn a_node_that_is_silent_for_long_is_removed() {
     assert!(etcd.keys("blocks/").contains(&format!("/ferrule/blue/blocks/{dashed}")));
     assert!(!agents[0].log()[block.len()..].contains("other blocks than before"), "{}", agents[0].log());
 }
+
+#[test]
+fn a_node_gets_a_block_of_each_family() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[2..]);
+    let options = |name: &str| {
+        format!(
+            "--etcd {} --node {name} --cluster-cidr 10.40.0.0/16,fd00:40::/48 --underlay-interface eth0",
+            etcd.urls()
+        )
+    };
+    let agents = [
+        crate::lab::Agent::start(hosts[0], &options("h1")),
+        crate::lab::Agent::start(hosts[1], &options("h2")),
+    ];
+    let lengths = |agent: &crate::lab::Agent<'_>| {
+        let status = agent.settled(1);
+        let blocks = status["own"]["blocks"].as_array().unwrap().clone();
+        blocks
+            .iter()
+            .map(|block| block.as_str().unwrap().split('/').nth(1).unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for agent in &agents {
+        assert_eq!(lengths(agent), ["24", "64"]);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let addresses = c2.container.enter(|| testkit::ip_json("-6 addr show dev eth0 scope global"));
+    let v6 = addresses[0]["addr_info"][0]["local"].as_str().unwrap().parse().unwrap();
+    c1.until_reached(v6, Instant::now());
+}
