@@ -127,7 +127,7 @@ fn connect<'f>(
 }
 
 fn draw(hosts: &[&FabricHost], blocks: &[String], connected: &[Connected<'_>]) {
-    const WIDTH: usize = 24;
+    const WIDTH: usize = 26;
     let line = |cells: Vec<String>| println!("  {}", cells.join("  ").trim_end());
     let boxed = |text: &str| format!("| {text:<width$} |", width = WIDTH - 4);
     let edge = || hosts.iter().map(|_| format!("+{}+", "-".repeat(WIDTH - 2))).collect::<Vec<_>>();
