@@ -32,7 +32,7 @@ demo-overlay: $(if $(CNI_BIN),,build overlayd) ## One network over three hosts: 
 test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing
 	@tools/test
 
-test-uml: ## What this machine's kernel may lack (VLANs of bridges), on User Mode Linux (Debian package)
+test-uml: ## What takes another kernel (VLANs of bridges), or two (an overlay between them): User Mode Linux (Debian package)
 	@tools/test-uml
 
 e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as root)

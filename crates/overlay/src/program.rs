@@ -106,9 +106,9 @@ fn guard_of(settings: &Settings, ipv4: bool) -> VtepGuard {
     VtepGuard { network: settings.network.clone(), ipv4, port: settings.port.get(), vni: settings.vni.get() }
 }
 
-/// Lets packets of the network in from its nodes only. (Where the kernel learns the nodes from a multicast group, nobody knows them.)
+/// Lets packets of the network in from its nodes only, where that is wanted.
 pub fn guard(view: &View) -> Result<(), Error> {
-    if view.settings().multicast_group.is_some() {
+    if !view.settings().is_guarded() {
         return Ok(());
     }
     let guard = guard_of(view.settings(), view.family().is_ipv4());
@@ -117,7 +117,7 @@ pub fn guard(view: &View) -> Result<(), Error> {
 
 /// As [`guard`], without keeping anybody out who is let in.
 fn admit(view: &View) -> Result<(), Error> {
-    if view.settings().multicast_group.is_some() {
+    if !view.settings().is_guarded() {
         return Ok(());
     }
     let guard = guard_of(view.settings(), view.family().is_ipv4());
@@ -166,7 +166,7 @@ pub fn verify(view: &View) -> Result<(), Error> {
         let Change::Set(entry) = change else { return Ok(()) };
         return Err(drift(entry.to_string(), "missing or different"));
     }
-    if settings.multicast_group.is_some() {
+    if !settings.is_guarded() {
         return Ok(());
     }
     let guard = guard_of(settings, view.family().is_ipv4());

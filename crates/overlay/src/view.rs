@@ -52,6 +52,10 @@ pub struct Settings {
     /// The kernel finds peers by itself, through this group of the underlay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multicast_group: Option<IpAddr>,
+    /// Packets of the network are taken from any address, not from its nodes only: for kernels without `nf_tables`, and for underlays that
+    /// nobody else can send on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_sender: bool,
     /// Networks that all blocks are in, where somebody knows them: what goes there is never masqueraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cluster: Vec<Cidr>,
@@ -76,8 +80,14 @@ impl Settings {
             direct_routing: false,
             bum: false,
             multicast_group: None,
+            any_sender: false,
             cluster: Vec::new(),
         })
+    }
+
+    /// Whether packets of the network are taken from its nodes only. (Where the kernel learns the nodes from a multicast group, nobody knows them.)
+    pub fn is_guarded(&self) -> bool {
+        self.multicast_group.is_none() && !self.any_sender
     }
 
     /// A number that tells this network's routes and nexthops from those of other overlays on this host: the metric of routes that do not

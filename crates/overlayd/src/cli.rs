@@ -97,6 +97,9 @@ pub struct RunOptions {
     /// Bridged: send broadcast, unknown and multicast frames to every peer
     #[arg(long)]
     pub bum: bool,
+    /// Take the network's packets from any address, not from its nodes only: for kernels without nftables
+    #[arg(long)]
+    pub any_sender: bool,
     /// Reach peers on the same underlay link without a tunnel
     #[arg(long)]
     pub direct_routing: bool,

@@ -179,6 +179,7 @@ pub(crate) fn settings(options: &RunOptions, vni: Vni, pools: &[Pool]) -> Result
     }
     settings.mtu = options.mtu;
     settings.bum = options.bum;
+    settings.any_sender = options.any_sender;
     settings.direct_routing = options.direct_routing;
     settings.cluster = pools.iter().map(|pool| pool.network).collect();
     settings.subnets = options.subnet.iter().map(|text| cidr("--subnet", text)).collect::<Result<_, _>>()?;

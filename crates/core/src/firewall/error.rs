@@ -176,7 +176,7 @@ impl FirewallError {
             Self::Unwritable { .. } => "a word of a rule must not have a line break",
             Self::Nftables(error) if error.is_permission_denied() => "CAP_NET_ADMIN is needed",
             Self::Nftables(error) if error.is_unsupported() => {
-                "this kernel has no nftables; choose the iptables backend"
+                "this kernel has no nftables; choose the iptables backend (for the senders of an overlay: anySender)"
             }
             Self::State(_) => "the directory must be writable, with space left",
             Self::Nftables(_)

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// The keys as they are written.
+#[expect(clippy::struct_excessive_bools, reason = "the configuration has these switches")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Wire {
@@ -28,6 +29,7 @@ struct Wire {
     cluster: Value,
     bum: bool,
     multicast_group: String,
+    any_sender: bool,
     direct_routing: bool,
     ip_masq: bool,
     ip_masq_backend: String,
@@ -148,6 +150,7 @@ fn not_with(source: &Source, wire: &Wire) -> Result<(), Failure> {
         ("cluster", !wire.cluster.is_null()),
         ("bum", wire.bum),
         ("multicastGroup", !wire.multicast_group.is_empty()),
+        ("anySender", wire.any_sender),
         ("directRouting", wire.direct_routing),
     ];
     match set.into_iter().find(|(_, set)| *set) {
@@ -193,6 +196,7 @@ fn settings(request: &Request, wire: &Wire) -> Result<Settings, Failure> {
         direct_routing: wire.direct_routing,
         bum: wire.bum,
         multicast_group,
+        any_sender: wire.any_sender,
         cluster: networks("cluster", &wire.cluster)?,
         ..settings
     })
