@@ -1,9 +1,21 @@
 // The profiles that come with the harness, compiled into it.
 [
+    ("bandwidth", include_str!("../profiles/bandwidth.toml")),
     ("bridge", include_str!("../profiles/bridge.toml")),
+    ("dhcp", include_str!("../profiles/dhcp.toml")),
+    ("dummy", include_str!("../profiles/dummy.toml")),
     ("firewall", include_str!("../profiles/firewall.toml")),
+    ("host-device", include_str!("../profiles/host-device.toml")),
     ("host-local", include_str!("../profiles/host-local.toml")),
+    ("ipvlan", include_str!("../profiles/ipvlan.toml")),
     ("loopback", include_str!("../profiles/loopback.toml")),
+    ("macvlan", include_str!("../profiles/macvlan.toml")),
     ("portmap", include_str!("../profiles/portmap.toml")),
+    ("ptp", include_str!("../profiles/ptp.toml")),
+    ("sbr", include_str!("../profiles/sbr.toml")),
+    ("static", include_str!("../profiles/static.toml")),
+    ("tap", include_str!("../profiles/tap.toml")),
     ("tuning", include_str!("../profiles/tuning.toml")),
+    ("vlan", include_str!("../profiles/vlan.toml")),
+    ("vrf", include_str!("../profiles/vrf.toml")),
 ]

@@ -42,7 +42,7 @@ pub struct Profile {
     #[serde(default)]
     pub about: String,
     /// The smallest useful configuration, without `cniVersion`, `name` and `type`. Where attachments cannot all have the same (a port of the
-    /// host), `"<8000+>"` stands for a number: 8000 and the number of the attachment, below 1000.
+    /// host), `"<8000+>"` stands for a number: 8000 and the number of the attachment, below 1000; `"dev<0+>"` for a text with it.
     pub config: Map<String, Value>,
     /// It executes the plugin that `ipam.type` names.
     #[serde(default)]
@@ -169,14 +169,15 @@ fn denulled(value: Value) -> Value {
     }
 }
 
-/// `<8000+>` becomes 8000 and `number`.
+/// `<8000+>` becomes 8000 and `number`: a number, or within a text its digits.
 fn numbered(value: Value, number: u64) -> Value {
     match value {
         Value::String(text) => {
-            let base = text.strip_prefix('<').and_then(|rest| rest.strip_suffix("+>"));
-            match base.and_then(|base| base.parse::<u64>().ok()) {
-                Some(base) => json!(base + number),
-                None => Value::String(text),
+            let Some((before, base, after)) = template(&text) else { return Value::String(text) };
+            if before.is_empty() && after.is_empty() {
+                json!(base + number)
+            } else {
+                json!(format!("{before}{}{after}", base + number))
             }
         }
         Value::Array(list) => list.into_iter().map(|value| numbered(value, number)).collect(),
@@ -185,6 +186,13 @@ fn numbered(value: Value, number: u64) -> Value {
         }
         other => other,
     }
+}
+
+/// The first `<N+>` of a text: what stands before it, N, and what stands behind.
+fn template(text: &str) -> Option<(&str, u64, &str)> {
+    let (before, rest) = text.split_once('<')?;
+    let (base, after) = rest.split_once("+>")?;
+    Some((before, base.parse().ok()?, after))
 }
 
 /// Applies a JSON merge patch (RFC 7396): null removes, objects merge, all else replaces.
@@ -252,12 +260,15 @@ mod tests {
 
     #[test]
     fn a_number_of_its_own_for_each_attachment() {
-        let text = "plugin = 'x'\nkind = 'meta'\n[config]\nports = [{ host = '<8000+>', name = '<b>' }]";
+        let text = "plugin = 'x'\nkind = 'meta'\n[config]\nports = [{ host = '<8000+>', name = '<b>', device = 'dev<0+>x' }]";
         let profile = Profile::parse(text, "here").unwrap();
         let ports = |number| profile.configuration_of("net", "1.0.0", number)["ports"].clone();
         assert_eq!(
             (ports(0), ports(21)),
-            (json!([{"host": 8000, "name": "<b>"}]), json!([{"host": 8021, "name": "<b>"}]))
+            (
+                json!([{"host": 8000, "name": "<b>", "device": "dev0x"}]),
+                json!([{"host": 8021, "name": "<b>", "device": "dev21x"}])
+            )
         );
     }
 
