@@ -157,6 +157,9 @@ struct Job {
     level: Level,
     item: String,
     case: String,
+    /// [`Case::waits`].
+    #[serde(skip)]
+    waits: bool,
     isolation: Isolation,
 }
 
@@ -305,7 +308,10 @@ fn prepare(
     }
     let jobs = planned(items, profile, &plan.only).into_iter().map(|case| {
         let level = items.iter().find(|item| item.id == case.item).map_or(Level::Quality, |item| item.level);
-        job(suite, profile, &report.versions, (case.item, case.name), level, isolation)
+        Job {
+            waits: case.waits,
+            ..job(suite, profile, &report.versions, (case.item, case.name), level, isolation)
+        }
     });
     let jobs = jobs.collect();
     (report, jobs)
@@ -367,6 +373,7 @@ fn job(
         level,
         item: item.to_owned(),
         case: case.to_owned(),
+        waits: false,
         isolation,
     }
 }

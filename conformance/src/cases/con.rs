@@ -23,7 +23,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("CON-03", "first-use", &[Kind::Interface, Kind::Meta, Kind::Ipam], first_use),
     Case::new("CON-03", "last-leaves-first-comes", &[Kind::Interface, Kind::Meta, Kind::Ipam], last_leaves),
     Case::new("CON-04", "after-a-kill", ALL, after_a_kill),
-    Case::new("CON-04", "lock-held", ALL, lock_held),
+    Case::new("CON-04", "lock-held", ALL, lock_held).waits(),
     Case::new("CON-05", "killed-in-add", ALL, |lab| killed(lab, "ADD")),
     Case::new("CON-05", "killed-in-del", ALL, |lab| killed(lab, "DEL")),
     Case::new("CON-05", "killed-then-gc", ALL, killed_then_gc),

@@ -43,6 +43,8 @@ pub struct Case {
     pub kinds: &'static [Kind],
     /// Whether it applies to a plugin of such a kind, beyond that.
     pub when: fn(&Profile) -> bool,
+    /// It spends its time waiting, not working: it is started early, beside the others.
+    pub waits: bool,
     /// The check itself. It tells what it finds to the lab.
     pub run: fn(&mut Lab) -> Outcome,
 }
@@ -66,13 +68,20 @@ impl Case {
         kinds: &'static [Kind],
         run: fn(&mut Lab) -> Outcome,
     ) -> Self {
-        Self { item, name, kinds, when: |_| true, run }
+        Self { item, name, kinds, when: |_| true, waits: false, run }
     }
 
     /// …of which only those for which `when` holds.
     #[must_use]
     pub const fn when(mut self, when: fn(&Profile) -> bool) -> Self {
         self.when = when;
+        self
+    }
+
+    /// …which tries the plugin's patience.
+    #[must_use]
+    pub const fn waits(mut self) -> Self {
+        self.waits = true;
         self
     }
 

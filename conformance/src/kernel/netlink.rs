@@ -17,7 +17,10 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 
 /// A network interface.
 #[derive(Debug, Clone)]
@@ -132,7 +135,7 @@ impl View {
     /// # Errors
     /// What the kernel said to a dump.
     pub fn read() -> io::Result<Self> {
-        let socket = open()?;
+        let socket = open(NETLINK_ROUTE)?;
         let mut view = Self::default();
         for message in dump(&socket, &RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
             if let RouteNetlinkMessage::NewLink(link) = message {
@@ -208,8 +211,29 @@ pub fn format_mac(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+/// Whether the calling thread's network namespace has any table of nf_tables (`linux/netfilter/nf_tables.h`).
+///
+/// # Errors
+/// What the kernel said; it may have no nf_tables.
+pub(super) fn has_nft_tables() -> io::Result<bool> {
+    const NFT_MSG_GETTABLE: u16 = 10 << 8 | 1; // of NFNL_SUBSYS_NFTABLES
+    const NLMSG_ERROR: u16 = 2;
+    let socket = open(NETLINK_NETFILTER)?;
+    let mut message = vec![0; 20]; // header, and an nfgenmsg of zeros: every family
+    message[..4].copy_from_slice(&20_u32.to_ne_bytes());
+    message[4..6].copy_from_slice(&NFT_MSG_GETTABLE.to_ne_bytes());
+    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    socket.send(&message, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    // The first message tells: a table, or the end of an empty dump, or an error.
+    match answer.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]])) {
+        Some(NLMSG_ERROR) | None => Err(io::Error::other("nf_tables does not answer")),
+        Some(kind) => Ok(kind >> 8 != 0),
+    }
+}
+
+fn open(protocol: isize) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     Ok(socket)

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::netlink::View;
+use super::netlink::{self, View};
 
 /// A comparable picture of namespaces and files. Keys are paths (`host/link/eth0`, `c1/route/…`, `file/run/…`), values say
 /// what is there. Indexes, counters, timers, handles and what the kernel makes by itself for IPv6 are left out.
@@ -190,23 +190,26 @@ impl Snapshot {
     fn walk_sysctl(&mut self, label: &str, directory: &Path) {
         let Ok(entries) = fs::read_dir(directory) else { return };
         for entry in entries.flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if path.is_dir() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 if name != "neigh" {
                     self.walk_sysctl(label, &path);
                 }
             } else if !is_volatile(&name)
-                && let Ok(value) = fs::read_to_string(&path)
+                && let Some(value) = read_setting(&path)
             {
-                let key = path.strip_prefix("/proc/sys").unwrap_or(&path).display().to_string();
-                self.put(format!("{label}/sysctl/{key}"), value.trim().to_owned());
+                let key = path.strip_prefix("/proc/sys").unwrap_or(&path).display();
+                self.put(format!("{label}/sysctl/{key}"), value);
             }
         }
     }
 
     fn add_firewall(&mut self, label: &str) {
-        if let Some(text) = output("nft", &["-j", "list", "ruleset"]) {
+        // Asking is far cheaper than starting a program, and most namespaces have none. Where the kernel cannot tell, the program can.
+        if netlink::has_nft_tables().unwrap_or(true)
+            && let Some(text) = output("nft", &["-j", "list", "ruleset"])
+        {
             for (key, value) in nft_lines(&text) {
                 self.put(format!("{label}/nft/{key}"), value);
             }
@@ -265,6 +268,13 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// A file of `/proc/sys`, which gives all it has to one read. There are a thousand for each namespace, so system calls count.
+fn read_setting(path: &Path) -> Option<String> {
+    let mut bytes = [0; 4096];
+    let length = fs::File::open(path).ok()?.read(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..length]).trim().to_owned())
 }
 
 /// The key of the interface whose setting this is: `c1/link/eth0` for `c1/sysctl/net/ipv4/conf/eth0/forwarding`.

@@ -90,26 +90,31 @@ impl Workers {
         Self { program, interrupt }
     }
 
-    /// Runs the jobs on `width` threads; the results come as they are ready, and end early on an interrupt.
+    /// Runs the jobs on `width` threads, those that wait on as many more; the results come as they are ready, and end early on an interrupt.
     pub(super) fn work(
         &self,
         jobs: Vec<(usize, usize, Job)>,
         width: usize,
     ) -> impl Iterator<Item = (usize, usize, CaseResult)> + use<> {
-        let queue = Arc::new(Mutex::new(VecDeque::from(jobs)));
         let (send, receive) = mpsc::channel();
-        for _ in 0..width.max(1) {
-            let (queue, send, workers) = (queue.clone(), send.clone(), self.clone());
-            thread::spawn(move || {
-                loop {
-                    let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
-                    let Some((suite, plugin, job)) = next else { return };
-                    let result = workers.in_child(&job);
-                    if workers.interrupt.stopped() || send.send((suite, plugin, result)).is_err() {
-                        return;
+        let (waiting, working): (VecDeque<_>, VecDeque<_>) =
+            jobs.into_iter().partition(|(.., job)| job.waits);
+        for queue in [waiting, working] {
+            let workers = width.max(1).min(queue.len());
+            let queue = Arc::new(Mutex::new(queue));
+            for _ in 0..workers {
+                let (queue, send, workers) = (queue.clone(), send.clone(), self.clone());
+                thread::spawn(move || {
+                    loop {
+                        let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
+                        let Some((suite, plugin, job)) = next else { return };
+                        let result = workers.in_child(&job);
+                        if workers.interrupt.stopped() || send.send((suite, plugin, result)).is_err() {
+                            return;
+                        }
                     }
-                }
-            });
+                });
+            }
         }
         receive.into_iter()
     }
