@@ -116,7 +116,7 @@ impl Agent {
         let now = Instant::now();
         // After a reboot there is nothing, and anything is better.
         let wait = if kernel::is_running(settings) { DEFERENCE } else { Duration::ZERO };
-        let report = Reporter::new(settings, source.describe());
+        let report = Reporter::new(settings, source.describe(), by_hand);
         Self {
             scope: Scope::default(),
             check_at: now + config.check_interval,
@@ -251,8 +251,10 @@ impl Agent {
             self.cause.hasty |= soon < self.check_at;
             self.check_at = self.check_at.min(soon);
         }
-        // Before the first list there is nothing to compose, and after a start beside a running device it is not yet time.
-        if (noticed.addresses || noticed.overflow) && self.view.is_some() {
+        // Before the first list there is nothing to compose, and after a start beside a running device it is not yet time. What could not be
+        // composed may have lacked this address.
+        let composable = self.view.is_some() || self.report.is_misfit();
+        if (noticed.addresses || noticed.overflow) && composable {
             self.compose_at = Some(self.compose_at.map_or(soon, |due| due.min(soon)));
         }
         if noticed.addresses && self.view.is_none() {
@@ -264,17 +266,17 @@ impl Agent {
     fn announce(&mut self) {
         let Origin::Etcd(_) = self.config.origin else { return };
         let Some(node) = self.config.node.clone() else { return };
-        let located = kernel::own_addresses()
-            .map_err(Error::from)
-            .and_then(|own| Ok(underlay::locate(&self.config.hint, &own, self.server())?));
+        let located = kernel::own_addresses().map_err(Error::from).and_then(|own| self.located(&own));
         let located = match located {
             Ok(located) => located,
             Err(error) => {
                 // While an address is replaced by another, there is none for a moment.
-                self.report.trouble(chain(&error));
-                return;
+                return self.report.misfit(Some(chain(&error)));
             }
         };
+        if self.own.is_none() {
+            self.report.misfit(None);
+        }
         let presence = Presence {
             node,
             underlay: located.iter().map(|own| own.address).collect(),
@@ -290,6 +292,22 @@ impl Agent {
         }
     }
 
+    /// Where this node is reached. A family that the others know it by is not given up for an address that is away: they would all have to send
+    /// by the other one.
+    fn located(&self, own: &[identity::OwnAddress]) -> Result<Vec<identity::OwnAddress>, Error> {
+        let located = underlay::locate(&self.config.hint, own, self.server())?;
+        let published = self.presence.iter().flat_map(|presence| presence.underlay.iter().copied());
+        let known = self.own.iter().flat_map(NodeRecord::underlays).chain(published);
+        let lost =
+            |known: &std::net::IpAddr| !located.iter().any(|own| own.address.is_ipv4() == known.is_ipv4());
+        match known.into_iter().find(lost).filter(|_| self.config.hint.address.is_none()) {
+            Some(lost) => {
+                Err(Invalid::new("--underlay-address", lost, ferrule_overlay::Reason::NotLocal).into())
+            }
+            None => Ok(located),
+        }
+    }
+
     fn server(&self) -> Option<SocketAddr> {
         let Origin::Etcd(options) = &self.config.origin else { return None };
         options.endpoints.iter().find_map(|url| url.split("://").nth(1)?.trim_end_matches('/').parse().ok())
@@ -302,15 +320,17 @@ impl Agent {
         let composed = kernel::own_addresses().map_err(Error::from).and_then(|own| self.composed(&own));
         let (view, refused) = match composed {
             Ok(Some(composed)) => composed,
+            // How this node is reached is all there is to know so far, and `announce` has found it.
             Ok(None) => return,
             Err(error) => {
-                let reason = chain(&error);
-                if self.source.is_written_by_hand() {
-                    return self.report.stale(format!("{reason}; the last good list goes on being used"));
+                let mut reason = chain(&error);
+                if self.source.is_written_by_hand() && self.view.is_some() {
+                    reason += "; the last good list goes on being used";
                 }
-                return self.report.trouble(reason);
+                return self.report.misfit(Some(reason));
             }
         };
+        self.report.misfit(None);
         let told = std::mem::take(&mut self.cause.told);
         if !told && self.view.as_ref() == Some(&view) {
             return;
@@ -340,7 +360,7 @@ impl Agent {
             return Ok(Some((view, Vec::new())));
         }
         let Some(record) = &self.own else { return Ok(None) };
-        let located = underlay::locate(&self.config.hint, own, self.server())?;
+        let located = self.located(own)?;
         let addresses: Vec<_> = located.iter().map(|own| own.address).collect();
         let record =
             NodeRecord::new(record.node.clone(), &addresses, settings.port, &[settings.vni], &record.blocks)

@@ -16,6 +16,16 @@ pub(crate) struct Reporter {
     settings: Settings,
     started: Moment,
     source: SourceStatus,
+    /// The source has told something.
+    heard: bool,
+    /// Why what the source has told may be out of date, as it says itself.
+    away: Option<String>,
+    /// Why what is known makes no view of this node: it is not among the peers, say, or its address is gone.
+    misfit: Option<String>,
+    /// Whether that is to be put right where the nodes are written down, rather than on this host.
+    by_hand: bool,
+    /// What the kernel refuses.
+    refusal: Option<String>,
     trouble: Option<String>,
     withheld: u64,
     checks: u64,
@@ -28,12 +38,17 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn new(settings: &Settings, source: String) -> Self {
+    pub(crate) fn new(settings: &Settings, source: String, by_hand: bool) -> Self {
         let now = Moment::now();
         Self {
             settings: settings.clone(),
             started: now,
             source: SourceStatus { name: source, since: now, ..SourceStatus::default() },
+            heard: false,
+            away: None,
+            misfit: None,
+            by_hand,
+            refusal: None,
             trouble: None,
             withheld: 0,
             checks: 0,
@@ -49,40 +64,56 @@ impl Reporter {
     pub(crate) fn listed(&mut self) {
         self.source.lists += 1;
         self.unreadable.clear();
-        self.current();
+        self.resumed();
     }
 
     /// A single change came.
     pub(crate) fn changed(&mut self) {
         self.source.changes += 1;
-        self.current();
+        self.resumed();
     }
 
     /// What was heard so far holds again.
     pub(crate) fn resumed(&mut self) {
-        self.current();
-    }
-
-    fn current(&mut self) {
-        if !self.source.current {
-            if let Some(reason) = self.source.reason.take() {
-                info!(source = %self.source.name, was = %reason, "the source is back");
-            }
-            self.source.current = true;
-            self.source.since = Moment::now();
-        }
+        self.heard = true;
+        self.away = None;
+        self.judge_source();
     }
 
     /// What is known may be out of date.
     pub(crate) fn stale(&mut self, reason: String) {
-        if self.source.reason.as_ref() != Some(&reason) {
-            warn!(source = %self.source.name, %reason, "what is known of other nodes may be out of date");
+        self.away = Some(reason);
+        self.judge_source();
+    }
+
+    /// Whether what is known makes a view of this node, or why not.
+    pub(crate) fn misfit(&mut self, reason: Option<String>) {
+        self.misfit = reason;
+        self.judge_source();
+        self.judge_trouble();
+    }
+
+    /// Whether there is nothing that could be made so, for a reason that may pass.
+    pub(crate) fn is_misfit(&self) -> bool {
+        self.misfit.is_some()
+    }
+
+    fn judge_source(&mut self) {
+        let misfit = self.misfit.as_ref().filter(|_| self.by_hand);
+        let reason = self.away.as_ref().or(misfit).cloned();
+        let current = self.heard && reason.is_none();
+        match (&reason, &self.source.reason) {
+            (Some(reason), known) if known.as_ref() != Some(reason) => {
+                warn!(source = %self.source.name, %reason, "what is known of other nodes may be out of date");
+            }
+            (None, Some(was)) => info!(source = %self.source.name, %was, "the source is back"),
+            _ => {}
         }
-        if self.source.current || self.source.reason.is_none() {
+        if (current, reason.is_some()) != (self.source.current, self.source.reason.is_some()) {
             self.source.since = Moment::now();
         }
-        self.source.current = false;
-        self.source.reason = Some(reason);
+        self.source.current = current;
+        self.source.reason = reason;
     }
 
     pub(crate) fn refused_by_source(&mut self, invalid: &Invalid) {
@@ -99,11 +130,10 @@ impl Reporter {
         self.refused = texts;
     }
 
+    /// The kernel, or this host's disk, refuses something.
     pub(crate) fn trouble(&mut self, reason: String) {
-        if self.trouble.as_ref() != Some(&reason) {
-            warn!(%reason, "can't do everything; trying again");
-        }
-        self.trouble = Some(reason);
+        self.refusal = Some(reason);
+        self.judge_trouble();
     }
 
     pub(crate) fn is_troubled(&self) -> bool {
@@ -111,9 +141,21 @@ impl Reporter {
     }
 
     pub(crate) fn clear_trouble(&mut self) {
-        if let Some(was) = self.trouble.take() {
-            info!(%was, "the trouble is over");
+        self.refusal = None;
+        self.judge_trouble();
+    }
+
+    fn judge_trouble(&mut self) {
+        let misfit = self.misfit.as_ref().filter(|_| !self.by_hand);
+        let trouble = misfit.or(self.refusal.as_ref()).cloned();
+        match (&trouble, &self.trouble) {
+            (Some(reason), known) if known.as_ref() != Some(reason) => {
+                warn!(%reason, "can't do everything; trying again");
+            }
+            (None, Some(was)) => info!(%was, "the trouble is over"),
+            _ => {}
         }
+        self.trouble = trouble;
     }
 
     pub(crate) fn drift(&mut self, found: Found) {
