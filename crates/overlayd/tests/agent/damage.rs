@@ -1,10 +1,11 @@
 //! Everything that somebody can do to a node by hand is put right, at once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use testkit::{Fabric, FabricHost, eventually};
 
-use crate::lab::{Agent, Connected, Probe, kernel, sh, write_hosts};
+use crate::lab::{Agent, Connected, Probe, kernel, sh, write_hosts, write_peers};
 
 #[test]
 fn damage_of_every_kind_is_repaired() {
@@ -67,6 +68,7 @@ fn damage_of_every_kind_is_repaired() {
             "{what:28} longest time without an answer {:>9.1?}, lost {:2} of {}  ({found})",
             flow.gap, flow.lost, flow.sent
         );
+        flow.assert_brief(what);
         // Numbers of nexthops and the order of entries may be others; what they say may not.
         let sorted = |text: &str| {
             let mut lines: Vec<String> = text.lines().map(without_numbers).collect();
@@ -81,8 +83,106 @@ fn damage_of_every_kind_is_repaired() {
     let checks = || agent.status()["checks"].as_u64().unwrap();
     eventually("the agent to come to rest", || {
         let seen = checks();
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(500));
         (checks() == seen).then_some(())
+    });
+}
+
+/// What the kernel tells while nobody listens is thrown away beyond some hundred notifications, the one of the damage among them. That some were
+/// lost is told, and is as good.
+#[test]
+fn damage_is_repaired_when_its_notification_was_lost() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let options = format!("--peers-file {} --check-interval 3600", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let (h1, agent) = (hosts[0], &agents[0]);
+    let c1 = Connected::add(&fabric, h1, "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+
+    let repairs = agent.repairs();
+    agent.signal(Signal::SIGSTOP);
+    // A thousand addresses of a link that is nobody's come and go.
+    sh(
+        h1,
+        "ip link add noise type bridge; for i in $(seq 4); do for j in $(seq 250); do echo addr add 203.0.$i.$j/32 dev noise; done; done | ip -batch -; \
+         ip link del noise; ip route del 10.40.2.0/24",
+    );
+    assert!(!c1.reaches(c2.address, Duration::from_millis(200)), "the damage is real");
+    let probe = Probe::start(&c1, c2.address);
+    agent.signal(Signal::SIGCONT);
+    eventually("the route to be there again", || kernel(h1).contains("10.40.2.0/24").then_some(()));
+    c1.until_reached(c2.address, Instant::now());
+    probe.end().assert_brief("notifications lost");
+    assert!(agent.repairs() > repairs);
+    let log = agent.log();
+    assert!(log.contains("notifications were lost; comparing everything"), "{log}");
+}
+
+/// Routes by the underlay itself go with its link, and the kernel does not bring them back with it.
+#[test]
+fn routes_without_a_tunnel_survive_a_link_that_flaps() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let options = format!("--peers-file {} --direct-routing --check-interval 3600", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let h1 = hosts[0];
+    let route = || h1.run("ip", &["route", "get", "10.40.2.2"]).stdout;
+    assert!(route().contains("via 192.0.2.2 dev eth0"), "{}", route());
+    let c1 = Connected::add(&fabric, h1, "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+
+    let probe = Probe::start(&c1, c2.address);
+    for _ in 0..3 {
+        sh(h1, "ip link set eth0 down; ip link set eth0 up");
+        eventually("the route by the underlay", || route().contains("via 192.0.2.2 dev eth0").then_some(()));
+        c1.until_reached(c2.address, Instant::now());
+    }
+    let flow = probe.end();
+    println!("link flapped three times: lost {} of {}, longest {:?}", flow.lost, flow.sent, flow.gap);
+    flow.assert_brief("a link that flaps");
+}
+
+/// With IPv6 underneath, the address goes with the link, too: somebody has to set it again, and nobody has to do more.
+#[test]
+fn an_ipv6_underlay_that_goes_and_comes_back() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let peers = hosts.iter().zip(["10.40.1.0/24", "10.40.2.0/24"]);
+    let peers: Vec<_> = peers.map(|(host, block)| (host.name(), host.ipv6().into(), block)).collect();
+    let file = write_peers(&peers);
+    let options = format!("--peers-file {} --check-interval 3600", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let h1 = hosts[0];
+    let c1 = Connected::add(&fabric, h1, "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let before = agents[0].status()["own"].clone();
+
+    sh(h1, "ip link set eth0 down");
+    eventually("the agent to miss the address", || {
+        agents[0].status()["source"]["reason"].as_str()?.contains("not among its peers").then_some(())
+    });
+    let probe = Probe::start(&c1, c2.address);
+    sh(h1, "ip link set eth0 up; ip addr add 2001:db8::1/64 dev eth0 nodad");
+    c1.until_reached(c2.address, Instant::now());
+    probe.end().assert_brief("an address that is back");
+    eventually("the agent to be content", || {
+        let status = agents[0].status();
+        (status["source"]["current"] == true && status["own"] == before).then_some(())
     });
 }
 

@@ -35,17 +35,21 @@ fn a_node_that_is_added_to_the_file_is_reached() {
     let c3 = Connected::add(&fabric, h3, "c3");
     assert!(!c1.reaches(c3.address, Duration::from_millis(200)), "nobody has told h1 of h3 yet");
 
+    let joining = Probe::start(&c1, c3.address);
     let since = Instant::now();
     write_hosts(&[h1, h2, h3]);
     let took = c1.until_reached(c3.address, since);
     println!("join: reached after {took:?}");
     c3.until_reached(c2.address, since);
+    joining.end().assert_brief("join");
 
     let probe = Probe::start(&c1, c2.address);
+    let leaving = Probe::start(&c1, c3.address);
     write_hosts(&[h1, h2]);
     let since = Instant::now();
     eventually("h3 to be forgotten", || (!kernel(h1).contains("10.40.3.0/24")).then_some(()));
     println!("leave: forgotten after {:?}", since.elapsed());
+    leaving.end().assert_ends_soon("leave");
     let flow = probe.end();
     assert_eq!(flow.lost, 0, "the others go on undisturbed: {flow:?}");
     assert!(!kernel(h1).contains(&h3.ipv4().to_string()), "{}", kernel(h1));
@@ -78,6 +82,7 @@ fn a_host_with_a_new_address_is_reached_there() {
         "new underlay address: longest time without an answer {:?}, lost {} of {}",
         flow.gap, flow.lost, flow.sent
     );
+    flow.assert_brief("new underlay address");
     assert_eq!(sh(h2, "ip -o link show vx-blue | cut -d: -f1"), device, "the device is the same");
     assert_eq!(agents[1].status()["own"]["underlay"], "192.0.2.77");
 }
@@ -118,9 +123,13 @@ fn peers_that_left_while_no_agent_ran_are_gone() {
     let fabric = Fabric::switched(3);
     let [h1, h2, _] = fabric.hosts() else { unreachable!() };
     let mut agents = start(&fabric, 3);
+    let c1 = Connected::add(&fabric, h1, "c1");
+    let c3 = Connected::add(&fabric, &fabric.hosts()[2], "c3");
+    c1.until_reached(c3.address, Instant::now());
     agents[0].stop();
     assert!(kernel(h1).contains("10.40.3.0/24"), "what is in the kernel stays");
     write_hosts(&[h1, h2]);
+    let stale = Probe::start(&c1, c3.address);
     let since = Instant::now();
     agents[0].restart();
     eventually("the peer that left to be gone", || {
@@ -129,6 +138,7 @@ fn peers_that_left_while_no_agent_ran_are_gone() {
             .then_some(())
     });
     println!("stale peer: gone {:?} after the start", since.elapsed());
+    stale.end().assert_ends_soon("stale peer");
 }
 
 #[test]
@@ -218,6 +228,23 @@ fn a_host_that_starts_while_its_file_is_away_works_from_what_it_knew() {
     eventually("the source to be current", || {
         (agents[0].status()["source"]["current"] == true).then_some(())
     });
+}
+
+/// At boot, an agent may run before the host has its address.
+#[test]
+fn a_host_whose_address_comes_late() {
+    let fabric = Fabric::switched(2);
+    let [h1, h2] = fabric.hosts() else { unreachable!() };
+    let file = write_hosts(&[h1, h2]);
+    sh(h1, "ip addr del 192.0.2.1/24 dev eth0");
+    let agent = Agent::following(h1, &file);
+    let reason = eventually("the agent to miss its address", || {
+        agent.status()["source"]["reason"].as_str().map(str::to_owned)
+    });
+    assert!(reason.contains("this host is not among its peers"), "{reason}");
+    sh(h1, "ip addr add 192.0.2.1/24 dev eth0");
+    agent.settled(1);
+    assert_eq!(agent.status()["source"]["current"], true);
 }
 
 #[test]

@@ -89,6 +89,11 @@ impl<'f> Agent<'f> {
         self.child = Some(child);
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.as_ref().unwrap().id().cast_signed()), signal).unwrap();
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -171,7 +176,9 @@ pub(crate) fn overlayd(host: &Netns, words: &str) -> (i32, String, String) {
 /// A container on a host, in the agent's network.
 pub(crate) struct Connected {
     pub(crate) container: Container,
+    /// The first of its addresses.
     pub(crate) address: IpAddr,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Connected {
@@ -182,9 +189,10 @@ impl Connected {
         let attachment = Attachment::new(name, &container, "eth0");
         let chain = host.runtime().chain(&list);
         let result = chain.add(&attachment).unwrap();
-        let address = result["ips"][0]["address"].as_str().unwrap();
-        let address = address.split('/').next().unwrap().parse().unwrap();
-        Self { container, address }
+        let address =
+            |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+        let addresses: Vec<IpAddr> = result["ips"].as_array().unwrap().iter().map(address).collect();
+        Self { container, address: addresses[0], addresses }
     }
 
     /// Whether one packet is answered within this time.
@@ -207,6 +215,9 @@ pub(crate) struct Probe {
     child: Child,
 }
 
+/// How many are sent in a second by a machine with nothing else to do; a busy one sends fewer. Whatever takes less than a second loses fewer.
+pub(crate) const A_SECOND: u32 = 100;
+
 /// What became of them.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -214,6 +225,24 @@ pub(crate) struct Flow {
     pub(crate) lost: u32,
     /// The longest time without an answer.
     pub(crate) gap: Duration,
+}
+
+impl Flow {
+    /// Fails if as many were lost as a whole second has: what usually takes some ten milliseconds has a hundred times that.
+    #[track_caller]
+    pub(crate) fn assert_brief(&self, what: &str) {
+        assert!(self.lost < A_SECOND, "{what}: a gap of a second or more: {self:?}");
+    }
+
+    /// Fails if as many were answered as a whole second has, and those before it: what is to go is gone soon.
+    #[track_caller]
+    pub(crate) fn assert_ends_soon(&self, what: &str) {
+        let before = 2 * A_SECOND / 10;
+        assert!(
+            self.sent - self.lost < A_SECOND + before,
+            "{what}: still answered after a second or more: {self:?}"
+        );
+    }
 }
 
 impl Probe {

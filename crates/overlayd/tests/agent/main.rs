@@ -11,4 +11,5 @@
 mod damage;
 mod file;
 mod lab;
+mod mesh;
 mod service;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use testkit::{Fabric, FabricHost, Snapshot, eventually};
 
-use crate::lab::{Agent, overlayd, write_hosts};
+use crate::lab::{Agent, Connected, overlayd, write_hosts};
 
 #[test]
 fn an_agent_tells_how_it_is() {
@@ -106,6 +106,54 @@ fn a_foreign_device_with_the_same_identifier_is_named() {
     );
     crate::lab::sh(hosts[0], "ip link del theirs");
     agent.settled(1);
+}
+
+/// A host that is no node can have everything right but its address: identifier, port, both hardware addresses.
+#[test]
+fn frames_from_a_host_that_is_no_node_do_not_arrive() {
+    for (options, arrives) in [("", false), (" --any-sender", true)] {
+        let fabric = Fabric::switched(3);
+        let [h1, h2, stranger] = fabric.hosts() else { unreachable!() };
+        let file = write_hosts(&[h1, h2]);
+        let agents =
+            [h1, h2].map(|host| Agent::start(host, &format!("--peers-file {}{options}", file.display())));
+        for agent in &agents {
+            agent.settled(1);
+        }
+        let c1 = Connected::add(&fabric, h1, "c1");
+        let mac = |host: &FabricHost| {
+            let links = host.enter(|| testkit::ip_json("link show vx-blue"));
+            links[0]["address"].as_str().unwrap().to_owned()
+        };
+        crate::lab::sh(
+            stranger,
+            &format!(
+                "ip link add vx type vxlan id 100 dstport 4789 local 192.0.2.3 nolearning; ip link set vx address {} up; \
+                 ip addr add 10.40.2.0/32 dev vx; ip route add 10.40.1.0/24 dev vx src 10.40.2.0; \
+                 ip neigh add {} lladdr {} dev vx; bridge fdb append {} dev vx dst 192.0.2.1",
+                mac(h2),
+                c1.address,
+                mac(h1),
+                mac(h1)
+            ),
+        );
+        let asked = || -> u64 {
+            let text = c1.container.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+            let mut lines = text.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_whitespace);
+            let (names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+            let at = names.into_iter().position(|name| name == "InEchos").unwrap();
+            values.nth(at).unwrap().parse().unwrap()
+        };
+        let before = asked();
+        // The answers go to the node whose address it is.
+        let words = ["-n", "-q", "-c", "3", "-i", "0.1", "-W", "0.2", &c1.address.to_string()];
+        stranger.run("ping", &words);
+        assert_eq!(asked() - before, if arrives { 3 } else { 0 }, "options:{options}");
+        if !arrives {
+            let rules = crate::lab::sh(h1, "nft list table inet ferrule_vxlan");
+            assert!(rules.contains("counter packets 3 "), "{rules}");
+        }
+    }
 }
 
 #[test]

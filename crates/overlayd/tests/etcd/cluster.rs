@@ -26,8 +26,17 @@ fn a_node_that_joins_or_leaves_costs_the_others_one_event() {
 
     let since = Instant::now();
     agents.push(follow(&etcd, hosts[2], ""));
+    // Its address inside is the first of its block.
+    let address = eventually("the node's record", || {
+        let text = etcd.ctl("get --print-value-only /ferrule/blue/nodes/h3");
+        let record: serde_json::Value = serde_json::from_str(&text).ok()?;
+        record["blocks"][0].as_str()?.split('/').next()?.parse().ok()
+    });
+    let joining = Probe::start(&c1, address);
     agents[0].settled(2);
     println!("join: seen {:?} after the agent was started", since.elapsed());
+    c1.until_reached(address, since);
+    joining.end().assert_brief("join");
     agents[2].settled(2);
     let c3 = Connected::add(&fabric, hosts[2], "c3");
     println!("join: reached {:?} after the agent was started", c1.until_reached(c3.address, since));
@@ -77,6 +86,7 @@ fn a_node_with_a_new_address_publishes_it() {
         flow.lost,
         flow.sent
     );
+    flow.assert_brief("new underlay address");
 }
 
 #[test]

@@ -55,6 +55,41 @@ fn nothing_is_lost_while_etcd_is_away() {
     assert_eq!(flow.lost, 0, "{flow:?}");
 }
 
+/// The host boots: nothing is left of the kernel's state, nor of `/run`, and its address comes after the agent.
+#[test]
+fn a_host_that_boots_during_an_outage_comes_back() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[2..]);
+    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    let blocks = agents[0].settled(1)["own"]["blocks"].clone();
+    agents[1].settled(1);
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    eventually("a snapshot", || {
+        std::fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap().then_some(())
+    });
+    etcd.members[0].kill();
+    agents[0].kill();
+    sh(
+        hosts[0],
+        "ip link del vx-blue; ip nexthop flush proto 70; ip route flush proto 70; nft flush ruleset; rm -rf /run/ferrule/*; \
+         ip addr del 192.0.2.1/24 dev eth0",
+    );
+    agents[0].restart();
+    eventually("the agent to miss its address", || agents[0].status()["trouble"].as_str().map(|_| ()));
+    let since = Instant::now();
+    sh(hosts[0], "ip addr add 192.0.2.1/24 dev eth0");
+    assert_eq!(agents[0].settled(1)["own"]["blocks"], blocks);
+    println!("boot during an outage: works {:?} after the address came", since.elapsed());
+    assert!(!current(&agents[0]));
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    c1.until_reached(c2.address, since);
+    etcd.members[0].run(2379);
+    eventually("etcd to be heard again", || current(&agents[0]).then_some(()));
+    assert_eq!(agents[0].settled(1)["own"]["blocks"], blocks);
+}
+
 #[test]
 fn three_hundred_containers_come_and_go_without_etcd() {
     need_etcd!();
