@@ -211,10 +211,10 @@ pub fn format_mac(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
-/// Whether the calling thread's network namespace has any table of nf_tables (`linux/netfilter/nf_tables.h`).
+/// Whether the calling thread's network namespace has any table of `nf_tables` (`linux/netfilter/nf_tables.h`).
 ///
 /// # Errors
-/// What the kernel said; it may have no nf_tables.
+/// What the kernel said; it may have no `nf_tables`.
 pub(super) fn has_nft_tables() -> io::Result<bool> {
     const NFT_MSG_GETTABLE: u16 = 10 << 8 | 1; // of NFNL_SUBSYS_NFTABLES
     const NLMSG_ERROR: u16 = 2;
