@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni::{Cidr, Code, Failure, LinkName, Request};
+use cni::{Cidr, Code, Dns, Failure, LinkName, Request};
 use ferrule_core::firewall::Backend;
 use ferrule_overlay::identity::Hint;
 use ferrule_overlay::{Flannel, Mode, Port, Settings, Vni};
@@ -35,6 +35,7 @@ struct Wire {
     ip_masq_backend: String,
     ip_masq_exclude: Vec<Cidr>,
     subnet_file: String,
+    dns: Option<Dns>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,6 +77,8 @@ pub struct Config {
     pub masquerade_exclude: Vec<Cidr>,
     /// The IPAM plugin that the configuration names; `None` for the node's blocks.
     pub ipam: Option<String>,
+    /// The name service, which IPAM's gives way to; `None` where none is configured.
+    pub dns: Option<Dns>,
 }
 
 pub(crate) fn invalid(message: impl Into<String>) -> Failure {
@@ -104,6 +107,7 @@ impl Config {
             masquerade: wire.ip_masq.then(|| backend(&wire.ip_masq_backend)).transpose()?,
             masquerade_exclude: wire.ip_masq_exclude,
             ipam: request.config().ipam_type()?,
+            dns: wire.dns.filter(|dns| *dns != Dns::default()),
             settings,
             source,
         })

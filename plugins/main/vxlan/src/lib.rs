@@ -46,6 +46,7 @@ impl Plugin for VxlanPlugin {
 
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {
         let config = Config::load(request)?;
+        let previous = request.config().prev_result()?;
         let network = Network::find(request, &config)?;
         let request = with_ipam(request, &config, Some(&network));
         // Found missing now rather than after the first change.
@@ -56,7 +57,12 @@ impl Plugin for VxlanPlugin {
         let mut host = Host::new(&request, &target.attachment, NAME, Some(target.netns()))?;
         refuse_existing(&mut host, target)?;
         let host_end = free_host_end(&mut host)?;
-        attachment::add(&mut host, |building| build(building, &config, &network, target, &host_end))
+        let own =
+            attachment::add(&mut host, |building| build(building, &config, &network, target, &host_end))?;
+        Ok(match previous {
+            Some(previous) => own.behind(previous),
+            None => own,
+        })
     }
 
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
@@ -71,7 +77,7 @@ impl Plugin for VxlanPlugin {
         let network = Network::find(request, &config)?;
         let request = with_ipam(request, &config, Some(&network));
         let mut host = Host::new(&request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check(&mut host, |_| {
+        attachment::check_listed(&mut host, &previous, |_| {
             let owner = &target.attachment;
             Err(Failure::new(Code::CheckFailed, format!("there is no record of attachment {owner}"))
                 .hint("run DEL, then ADD"))
@@ -186,7 +192,7 @@ fn build(
     Ok(AddResult { interfaces: interfaces(building.host(), network, target, host_end)?, ..result })
 }
 
-/// The interfaces of the result, as the kernel has them now: bridge, host's end, container's end.
+/// The interfaces of the result, as the kernel has them now: device, bridge, host's end, container's end.
 fn interfaces(
     host: &mut Host<'_>,
     network: &Network,
@@ -194,7 +200,7 @@ fn interfaces(
     host_end: &LinkName,
 ) -> Result<Vec<Interface>, Failure> {
     let mut interfaces = Vec::new();
-    for name in [&network.bridge, host_end] {
+    for name in network.made().into_iter().chain([host_end]) {
         let link = host
             .link(name.as_str())?
             .ok_or(Error::LinkMissing { name: name.to_string(), place: "on the host" })?;

@@ -137,6 +137,15 @@ impl Network {
         }
     }
 
+    /// What this host's part is made of, apart from the attachment's own pair: the device, where it goes with its last user, and the bridge.
+    pub fn made(&self) -> Vec<&LinkName> {
+        let device = match &self.keeper {
+            Keeper::Plugin(view) => Some(&view.settings().device),
+            Keeper::Agent(_) | Keeper::Flannel => None,
+        };
+        device.into_iter().chain([&self.bridge]).collect()
+    }
+
     /// The view to program; for the agent's networks only where the device has to be made again.
     pub fn view(&self) -> Result<Option<View>, Failure> {
         match &self.keeper {

@@ -24,7 +24,7 @@ pub fn complete(config: &Config, network: &Network, mut ipam: AddResult) -> Resu
         ipam.ips.extend(second);
     }
     for ip in &mut ipam.ips {
-        ip.interface = Some(2);
+        ip.interface = Some(network.made().len() + 1);
         if ip.gateway.is_none() {
             ip.gateway = ferrule_overlay::gateway(&ip.address.network());
         }
@@ -42,6 +42,9 @@ pub fn complete(config: &Config, network: &Network, mut ipam: AddResult) -> Resu
         if let (Some(gateway), false) = (gateway, present) {
             ipam.routes.extend(everywhere.parse().ok().map(|dst: Cidr| Route::new(dst, Some(gateway))));
         }
+    }
+    if let Some(dns) = &config.dns {
+        ipam.dns = dns.clone();
     }
     Ok(ipam)
 }
@@ -132,7 +135,8 @@ pub fn addresses(
     resources
 }
 
-/// The routes of a result as the kernel takes them: one without a next hop goes through the gateway of its family.
+/// The routes of a result as the kernel takes them: one without a next hop goes through the gateway of its family, unless its scope says
+/// that it is on the link.
 fn routes(result: &AddResult) -> Vec<RouteEntry> {
     let some = |value: u32| Some(value).filter(|value| *value != 0);
     let gateway = |ipv4: bool| -> Option<IpAddr> {
@@ -144,9 +148,17 @@ fn routes(result: &AddResult) -> Vec<RouteEntry> {
         priority: some(route.priority),
         table: route.table,
         scope: route.scope,
-        ..RouteEntry::new(route.dst, route.gw.or_else(|| gateway(route.dst.is_ipv4())))
+        ..RouteEntry::new(
+            route.dst,
+            route.gw.or_else(|| gateway(route.dst.is_ipv4()).filter(|_| !on_link(route))),
+        )
     };
     result.routes.iter().map(route).collect()
+}
+
+/// Whether a route's scope (`rtnetlink(7)`: link, host) says that it has no next hop.
+fn on_link(route: &Route) -> bool {
+    matches!(route.scope, Some(253 | 254))
 }
 
 /// What leaves the cluster leaves with the host's address; what stays inside keeps the container's.

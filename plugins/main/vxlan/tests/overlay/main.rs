@@ -7,6 +7,7 @@ mod example;
 mod lab;
 mod living;
 mod refusals;
+mod result;
 mod routed;
 mod sources;
 mod survival;
