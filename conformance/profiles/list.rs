@@ -18,4 +18,5 @@
     ("tuning", include_str!("../profiles/tuning.toml")),
     ("vlan", include_str!("../profiles/vlan.toml")),
     ("vrf", include_str!("../profiles/vrf.toml")),
+    ("vxlan", include_str!("../profiles/vxlan.toml")),
 ]

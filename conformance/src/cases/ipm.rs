@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
+use super::protocol::asks_nobody_unasked;
 use super::{Case, INTERFACE, IPAM, dlg};
 use crate::lab::{Call, Container, Lab, in_version, parse_version};
 use crate::profile::{Profile, merge};
@@ -24,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("IPM-06", "last-addresses", IPAM, last_addresses).when(has_pool),
     Case::new("IPM-07", "second-add", IPAM, second_add).when(has_pool),
     Case::new("IPM-07", "second-add-race", IPAM, second_add_race).when(has_pool),
-    Case::new("IPM-08", "no-ipam", INTERFACE, no_ipam),
+    Case::new("IPM-08", "no-ipam", INTERFACE, no_ipam).when(asks_nobody_unasked),
     Case::new("IPM-08", "no-address", INTERFACE, no_address).when(|profile| profile.delegates),
 ];
 

@@ -128,6 +128,11 @@ pub(super) fn delegates(profile: &Profile) -> bool {
     profile.delegates
 }
 
+/// Whether it gives no addresses where `ipam` is absent. Others choose a plugin then: fact `default_ipam`, with its name.
+pub(super) fn asks_nobody_unasked(profile: &Profile) -> bool {
+    !profile.facts.contains_key("default_ipam")
+}
+
 /// The addresses in a result of any version, with their prefix lengths.
 pub(super) fn addresses(result: &Value) -> Vec<String> {
     let mut found: Vec<String> = result["ips"]

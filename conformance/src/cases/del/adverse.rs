@@ -71,7 +71,8 @@ pub(super) fn rebooted(lab: &mut Lab) -> Outcome {
     lab.destroy(&container)?;
     lab.flush_firewall()?;
     lab.sh(
-        "for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1); do test $link = lo || ip link del $link 2>/dev/null; done; \
+        "ip route flush table main; ip -6 route flush table main; \
+         for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1); do test $link = lo || ip link del $link 2>/dev/null; done; \
          find /run /tmp -mindepth 1 -maxdepth 1 ! -name netns -exec rm -rf {} +",
     )?;
     let reply = lab.del(&container, &result)?;

@@ -4,6 +4,7 @@ mod dns;
 mod form;
 mod parts;
 
+use super::protocol::asks_nobody_unasked;
 use super::{ALL, CALLED, Case, INTERFACE, IPAM, META};
 use crate::profile::{Kind, Profile};
 
@@ -21,7 +22,8 @@ pub(super) const CASES: &[Case] = &[
     Case::new("RES-02", "each-version", ALL, form::ips_since_1_0),
     Case::new("RES-03", "each-version", ALL, form::ips_before_1_0),
     Case::new("RES-04", "each-version", &[Kind::Interface, Kind::Ipam, Kind::Loopback], form::old),
-    Case::new("RES-05", "no-address", INTERFACE, form::no_address).when(delegates),
+    Case::new("RES-05", "no-address", INTERFACE, form::no_address)
+        .when(|profile| delegates(profile) && asks_nobody_unasked(profile)),
     Case::new("RES-06", "each-version", ALL, form::nothing_newer),
     Case::new("RES-06", "route-attributes", INTERFACE, form::no_newer_routes).when(delegates),
     Case::new("RES-07", "nulls", ALL, form::no_nulls),
