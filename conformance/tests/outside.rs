@@ -128,7 +128,7 @@ fn what_cannot_be_done_is_said_in_time() {
     for (arguments, said) in [
         (vec!["--only", "ADD-99"], "the ids begin with"),
         (vec!["--only", "ADD-03/x"], "it has: existing-interface, second-add"),
-        (vec!["--plugin", "nobody"], "no profile has this name; there are bridge, careless"),
+        (vec!["--plugin", "nobody"], "no profile has this name; there are bandwidth, bridge, careless"),
         (vec!["--bin", &empty], "none of the plugins looked for is in"),
         (vec!["--bin", &labelled], "there is a suite `fake` already"),
         (vec!["--bin", "/nowhere"], "No such file or directory"),
