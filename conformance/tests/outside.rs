@@ -131,7 +131,7 @@ fn what_cannot_be_done_is_said_in_time() {
         (vec!["--plugin", "nobody"], "no profile has this name; there are bandwidth, bridge, careless"),
         (vec!["--bin", &empty], "none of the plugins looked for is in"),
         (vec!["--bin", &labelled], "there is a suite `fake` already"),
-        (vec!["--bin", "/nowhere"], "No such file or directory"),
+        (vec!["--bin", "/nowhere"], "/nowhere is no directory"),
         (vec!["--expect", &known], "only fail, warn, info and skip can be expected"),
         (vec!["--only", "ADD-03", "--json", "/proc/nowhere/x"], "--json /proc/nowhere/x"),
     ] {
