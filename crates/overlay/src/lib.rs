@@ -24,6 +24,6 @@ pub use desired::{Desired, Endpoint, Hop, endpoints, gateway};
 pub use error::{Error, Invalid, Reason};
 pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
 pub use node::{FORMAT, Listed, NodeRecord};
-pub use program::{Purge, Report, apply, guard, program, reconcile, remove, tunnel, verify};
+pub use program::{Purge, Report, apply, guard, program, reconcile, remove, survey, tunnel, verify};
 pub use source::{Flannel, State};
 pub use view::{ALIAS, ENDPOINT_LIMIT, Settings, Underlay, View, aggregate};

@@ -126,6 +126,11 @@ fn admit(view: &View) -> Result<(), Error> {
 
 /// Succeeds if this host has everything of a view; the error names the first thing that is missing or different. Changes nothing.
 pub fn verify(view: &View) -> Result<(), Error> {
+    survey(view).map(|_| ())
+}
+
+/// As [`verify`]; says how many entries there are besides that should not be.
+pub fn survey(view: &View) -> Result<usize, Error> {
     let drift = |what: String, found: &str| Error::Drift {
         what,
         network: view.settings().network.to_string(),
@@ -162,15 +167,16 @@ pub fn verify(view: &View) -> Result<(), Error> {
         return Err(drift(format!("address {address} of {}", settings.device), "missing"));
     }
     let actual = Actual::read(&mut Tables::open()?, &links)?;
-    if let Some(change) = diff(&desired, &actual, &links).set.first() {
-        let Change::Set(entry) = change else { return Ok(()) };
+    let changes = diff(&desired, &actual, &links);
+    let mut surplus = changes.remove.len();
+    if let Some(Change::Set(entry)) = changes.set.first() {
         return Err(drift(entry.to_string(), "missing or different"));
     }
-    if !settings.is_guarded() {
-        return Ok(());
+    if settings.is_guarded() {
+        let guard = guard_of(settings, view.family().is_ipv4());
+        surplus += guard.verify(&vteps(view)).map_err(ferrule_core::Error::from)?;
     }
-    let guard = guard_of(settings, view.family().is_ipv4());
-    Ok(guard.verify(&vteps(view)).map_err(ferrule_core::Error::from)?)
+    Ok(surplus)
 }
 
 /// This host's part of a network, as a resource of the attachments that share it. `node` is this host's name, where it is known.

@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 use crate::config::{Config, Origin};
 use crate::control::{self, Claim, Question};
 use crate::error::{Error, chain};
+use crate::kernel::Occasion;
 use crate::membership::Membership;
 use crate::notify::{Noticed, Notifications, Scope};
 use crate::report::Reporter;
@@ -100,21 +101,25 @@ struct Cause {
 }
 
 impl Agent {
-    fn new(config: Config, source: Box<dyn Source>) -> Self {
-        let settings = &config.settings;
+    fn new(mut config: Config, source: Box<dyn Source>) -> Self {
         let mut membership = Membership::default();
         let mut own = None;
         let by_hand = source.is_written_by_hand();
         let mut written = None;
-        if let Some(snapshot) = Snapshot::read(&config.state_dir, &settings.network, settings.vni) {
+        let (network, vni) = (&config.settings.network, config.settings.vni);
+        if let Some(snapshot) = Snapshot::read(&config.state_dir, network, vni) {
             info!(peers = snapshot.peers.len(), "last known nodes read from disk");
             let listed = snapshot.listed();
             written = by_hand.then(|| listed.clone());
             membership = Membership::remembered(listed);
-            own = (!by_hand).then_some(snapshot.node);
+            if !by_hand {
+                config.settings.transport = config.settings.transport.or(snapshot.transport);
+                own = Some(snapshot.node);
+            }
         }
         let now = Instant::now();
         // After a reboot there is nothing, and anything is better.
+        let settings = &config.settings;
         let wait = if kernel::is_running(settings) { DEFERENCE } else { Duration::ZERO };
         let report = Reporter::new(settings, source.describe(), by_hand);
         Self {
@@ -215,6 +220,11 @@ impl Agent {
             Event::Delete(node) => {
                 self.report.changed();
                 if !self.membership.delete(&node) {
+                    return;
+                }
+            }
+            Event::Agreed(family) => {
+                if self.config.settings.transport.replace(family) == Some(family) {
                     return;
                 }
             }
@@ -404,10 +414,15 @@ impl Agent {
         };
         let expected = std::mem::take(&mut self.cause.expected);
         let hasty = std::mem::take(&mut self.cause.hasty);
-        let checked = kernel::check(view, self.membership.purge(), expected || !hasty);
+        let occasion = match (expected, hasty) {
+            (true, _) => Occasion::News,
+            (false, true) => Occasion::Notice,
+            (false, false) => Occasion::Clock,
+        };
+        let checked = kernel::check(view, self.membership.purge(), occasion);
         self.scope = kernel::scope(view);
         match checked {
-            Ok((report, found)) => self.agree(report.as_ref(), found.filter(|_| !expected)),
+            Ok((report, found)) => self.agree(report.as_ref(), found),
             Err(error) => {
                 self.cause.expected = expected;
                 self.report.trouble(chain(&error));
@@ -464,7 +479,11 @@ impl Agent {
     fn persist(&mut self) {
         self.persist_at = None;
         let Some(view) = &self.view else { return };
-        let snapshot = Snapshot { node: view.node().clone(), peers: view.peers().to_vec() };
+        let snapshot = Snapshot {
+            node: view.node().clone(),
+            peers: view.peers().to_vec(),
+            transport: self.config.settings.transport,
+        };
         self.persisted = Some(Instant::now());
         if self.report.is_persisted(&snapshot) {
             return;

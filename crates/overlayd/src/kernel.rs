@@ -4,7 +4,7 @@
 use ferrule_core::marks::PROTOCOL;
 use ferrule_core::netlink::Netlink;
 use ferrule_overlay::identity::{self, OwnAddress};
-use ferrule_overlay::{Error, Family, Purge, Report, Settings, State, View, program, verify};
+use ferrule_overlay::{Error, Family, Purge, Report, Settings, State, View, program, survey};
 
 use crate::notify::Scope;
 
@@ -40,26 +40,39 @@ pub(crate) fn scope(view: &View) -> Scope {
     Scope { links, protocol: PROTOCOL }
 }
 
-/// Looks whether everything is as it should be, and makes it so if not. Says what was found. Looks for what is there and should not be only
-/// when `thorough`: such entries do no harm to anybody else's packets, and to find them costs as much again.
+/// Why everything is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// There is something to change: that it is not there yet is no drift.
+    News,
+    /// The kernel has noticed something. What is there and should not be does no harm to anybody else's packets, and can wait.
+    Notice,
+    /// It is time.
+    Clock,
+}
+
+/// Looks whether everything is as it should be, and makes it so if not. Says what was found. Most of the time that is nothing, and then all has been
+/// listed once.
 pub(crate) fn check(
     view: &View,
     purge: Purge,
-    thorough: bool,
+    occasion: Occasion,
 ) -> Result<(Option<Report>, Option<Found>), Error> {
-    let noticed = match verify(view) {
-        Ok(()) => None,
-        Err(Error::Drift { what, found, .. }) => Some(format!("{what} was {found}")),
-        // A firewall that lacks its rule says so in its own words.
-        Err(error) => Some(crate::error::chain(&error)),
-    };
-    if noticed.is_none() && !thorough {
-        return Ok((None, None));
+    let mut noticed = None;
+    if occasion != Occasion::News {
+        noticed = match survey(view) {
+            Ok(0) => return Ok((Some(Report::default()), None)),
+            Ok(_) if occasion == Occasion::Notice => return Ok((None, None)),
+            Ok(_) => None,
+            Err(Error::Drift { what, found, .. }) => Some(format!("{what} was {found}")),
+            // A firewall that lacks its rule says so in its own words.
+            Err(error) => Some(crate::error::chain(&error)),
+        };
     }
     // A plugin that finds the device missing makes it, too.
     let report = State::locked(&view.settings().network, || program(view, purge))?;
     let entries = report.set + report.removed;
-    if noticed.is_none() && entries == 0 {
+    if occasion == Occasion::News || (noticed.is_none() && entries == 0) {
         return Ok((Some(report), None));
     }
     let what = noticed.unwrap_or_else(|| format!("{} entries were there that should not be", report.removed));

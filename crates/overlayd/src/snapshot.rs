@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use cni::NetworkName;
-use ferrule_overlay::{Listed, NodeRecord, Vni, source};
+use ferrule_overlay::{Family, Listed, NodeRecord, Vni, source};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub node: NodeRecord,
     /// The others.
     pub peers: Vec<NodeRecord>,
+    /// The family that carries the tunnels, where the nodes have agreed on it.
+    pub transport: Option<Family>,
 }
 
 impl Snapshot {
@@ -59,12 +61,15 @@ impl Snapshot {
         let port = ferrule_overlay::Port::default();
         let node = NodeRecord::from_value(&value["node"], &format!("{path}: node"))?;
         let peers = source::peers(&value["peers"], &format!("{path}: peers"), vni, port)?;
-        Ok(Some(Self { node, peers: peers.into_iter().map(|listed| listed.record).collect() }))
+        let peers = peers.into_iter().map(|listed| listed.record).collect();
+        let transport = serde_json::from_value(value["transport"].clone()).ok();
+        Ok(Some(Self { node, peers, transport }))
     }
 
     /// Writes it, in one step and to the disk.
     pub fn write(&self, directory: &Path, network: &NetworkName, vni: Vni) -> Result<(), Error> {
-        let content = json!({"vni": vni, "node": self.node, "peers": self.peers});
+        let content =
+            json!({"vni": vni, "node": self.node, "peers": self.peers, "transport": self.transport});
         source::replace(&Self::path(directory, network), content.to_string().as_bytes())?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use cni::Cidr;
-use ferrule_overlay::{Invalid, Listed, NodeId, NodeRecord, Port, Vni};
+use ferrule_overlay::{Family, Invalid, Listed, NodeId, NodeRecord, Port, Vni};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::Receiver;
 
@@ -31,6 +31,8 @@ pub enum Event {
     Upsert(Box<Listed>),
     /// A node that has left.
     Delete(NodeId),
+    /// The family that carries the tunnels, as the nodes have agreed.
+    Agreed(Family),
     /// This node's own record, as others see it from now on.
     Published(Box<NodeRecord>),
     /// A record that can't be read. The others count.

@@ -208,3 +208,64 @@ fn a_node_gets_a_block_of_each_family() {
     let v6 = addresses[0]["addr_info"][0]["local"].as_str().unwrap().parse().unwrap();
     c1.until_reached(v6, Instant::now());
 }
+
+/// One that changed the way of everybody's packets would be a node too many.
+#[test]
+fn a_node_without_the_family_of_the_tunnels_is_refused() {
+    need_etcd!();
+    let fabric = Fabric::switched(4);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[3..]);
+    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    let probe = Probe::start(&c1, c2.address);
+    // It gets to etcd with an address that is not its underlay's.
+    sh(
+        hosts[2],
+        "ip addr del 192.0.2.3/24 dev eth0; ip addr add 192.0.2.3/32 dev lo; ip route add 192.0.2.0/24 dev eth0 src 192.0.2.3",
+    );
+    let third = follow(&etcd, hosts[2], "");
+    let reason = eventually("the third to be refused", || {
+        third.status()["source"]["reason"].as_str().map(str::to_owned)
+    });
+    assert!(
+        reason.contains("the tunnels of this network go by IPv4, which this node has no address of"),
+        "{reason}"
+    );
+    assert_eq!(etcd.keys("nodes/").len(), 2);
+    assert_eq!(agents[0].status()["own"]["underlay"], "192.0.2.1");
+    let flow = probe.end();
+    assert_eq!(flow.lost, 0, "{flow:?}");
+}
+
+#[test]
+fn the_first_node_chooses_the_family_of_the_tunnels() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut etcd = Etcd::start(&hosts[2..]);
+    let options = |host: &FabricHost, more: &str| {
+        format!("--etcd {} --node {} --cluster-cidr 10.40.0.0/16 {more}", etcd.urls(), host.name())
+    };
+    let first = crate::lab::Agent::start(hosts[0], &options(hosts[0], "--underlay-address 2001:db8::1"));
+    first.settled(0);
+    let mut second = crate::lab::Agent::start(hosts[1], &options(hosts[1], "--underlay-interface eth0"));
+    let status = second.settled(1);
+    assert_eq!(
+        (status["own"]["underlay"].as_str(), status["own"]["mtu"].as_u64()),
+        (Some("2001:db8::2"), Some(1430))
+    );
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    let c2 = Connected::add(&fabric, hosts[1], "c2");
+    c1.until_reached(c2.address, Instant::now());
+    // Nor does an outage change it.
+    etcd.members[0].kill();
+    second.kill();
+    second.restart();
+    assert_eq!(second.settled(1)["own"]["underlay"], "2001:db8::2");
+}

@@ -2,13 +2,14 @@
 //! the same block one gets it, and nobody is ever left with a block and no record.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cni::Cidr;
 use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp};
-use ferrule_overlay::{NodeId, NodeRecord};
+use ferrule_overlay::{Family, NodeId, NodeRecord};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{debug, info};
 
 use super::session::{Trouble, ask, connect, list, part_of, random};
@@ -48,35 +49,52 @@ impl Seen {
     }
 }
 
-/// Makes sure that all nodes of this network mean the same by it.
-pub(super) async fn agree(shared: &Shared, client: &mut Client) -> Result<(), Trouble> {
+/// Makes sure that all nodes of this network mean the same by it. Gives the family that carries the tunnels, which is the first node's: were it to
+/// depend on who is there, one node without IPv4 that joins would change the way of all packets of all others.
+pub(super) async fn agree(
+    shared: &Shared,
+    client: &mut Client,
+    presence: &Presence,
+) -> Result<Option<Family>, Trouble> {
     let settings = &shared.settings;
+    let usual = Family::of(presence.underlay.iter().any(IpAddr::is_ipv4));
     let pools: Vec<_> = shared
         .options
         .pools
         .iter()
         .map(|pool| json!({"network": pool.network, "block": pool.block}))
         .collect();
-    let own = json!({
+    let mut own = json!({
         "v": 1, "vni": settings.vni, "port": settings.port, "mode": settings.mode, "subnets": settings.subnets, "pools": pools,
+        "transport": settings.transport.unwrap_or(usual),
     });
-    let own = own.to_string();
     let key = shared.keys.network();
     let txn = Txn::new()
         .when([Compare::version(key.clone(), CompareOp::Equal, 0)])
-        .and_then([TxnOp::put(key.clone(), own.clone(), None)])
+        .and_then([TxnOp::put(key.clone(), own.to_string(), None)])
         .or_else([TxnOp::get(key, None)]);
     let answer = ask("agree on the network", client.txn(txn)).await?;
     for operation in answer.op_responses() {
         if let etcd_client::TxnOpResponse::Get(get) = operation
             && let Some(kv) = get.kvs().first()
-            && kv.value() != own.as_bytes()
         {
-            let agreed = String::from_utf8_lossy(kv.value()).into_owned();
-            return Err(Trouble::OtherNetwork { agreed, own });
+            let agreed: Value = serde_json::from_slice(kv.value()).unwrap_or_default();
+            if settings.transport.is_none() {
+                own["transport"] = agreed["transport"].clone();
+            }
+            if agreed != own {
+                let agreed = String::from_utf8_lossy(kv.value()).into_owned();
+                return Err(Trouble::OtherNetwork { agreed, own: own.to_string() });
+            }
         }
     }
-    Ok(())
+    let family: Option<Family> = serde_json::from_value(own["transport"].clone()).ok();
+    match family {
+        Some(family) if !presence.underlay.iter().any(|own| Family::of(own.is_ipv4()) == family) => {
+            Err(Trouble::OtherFamily { family })
+        }
+        _ => Ok(family),
+    }
 }
 
 /// Gives this node a block of each pool, and writes its record, if either is not so yet. Returns the record.

@@ -95,6 +95,8 @@ async fn relist(
     sender: &Sender<Event>,
     place: &mut Place,
 ) -> Result<Option<Instant>, Trouble> {
+    // Before the list: a record that is written meanwhile need not be in it.
+    let published = shared.published.load(Ordering::Relaxed);
     let range = list(client, &shared.keys.nodes(), false).await?;
     let mut nodes = Vec::with_capacity(range.kvs.len());
     let mut refused = Vec::new();
@@ -108,7 +110,6 @@ async fn relist(
     let presence = shared.presence.borrow().clone();
     let missing = presence.filter(|own| !nodes.iter().any(|listed| listed.record.node == own.node));
     if let Some(own) = missing {
-        let published = shared.published.load(Ordering::Relaxed);
         if published {
             shared.missing.notify_one();
         }

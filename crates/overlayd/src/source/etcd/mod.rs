@@ -165,11 +165,17 @@ async fn attend(
 ) -> Trouble {
     let begin = async {
         let mut client = session::connect(&shared.options, endpoint).await?;
+        let mut presence = shared.presence.subscribe();
+        // Until the agent knows how this node is reached, there is nothing to say.
+        let presence = presence.wait_for(Option::is_some).await.ok().and_then(|presence| presence.clone());
+        let presence = presence.ok_or(Trouble::Ended { what: "agent" })?;
         // The first question: nothing of a network that means something else is listened to.
-        claim::agree(shared, &mut client).await?;
+        if let Some(family) = claim::agree(shared, &mut client, &presence).await? {
+            follow::tell(sender, Event::Agreed(family)).await?;
+        }
         Ok::<_, Trouble>(client)
     };
-    let client = match begin.await {
+    let client = match Box::pin(begin).await {
         Ok(client) => client,
         Err(trouble) => return trouble,
     };

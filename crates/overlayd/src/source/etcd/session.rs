@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cni::Cidr;
 use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, KeyValue, TlsOptions};
-use ferrule_overlay::NodeId;
+use ferrule_overlay::{Family, NodeId};
 use thiserror::Error;
 
 use crate::config::EtcdOptions;
@@ -39,6 +39,10 @@ pub(super) enum Trouble {
     NameTaken { node: NodeId },
     #[error("the nodes of this network have agreed on {agreed}, and this one was started with {own}")]
     OtherNetwork { agreed: String, own: String },
+    #[error(
+        "the tunnels of this network go by {family}, which this node has no address of; the first node has chosen (its --underlay-address, or IPv4)"
+    )]
+    OtherFamily { family: Family },
     #[error("no block of {network} is free: {taken} of {total} are taken, or were given back a moment ago")]
     NoBlock { network: Cidr, taken: usize, total: u64 },
     #[error("others were faster {attempts} times in taking a block of {network}")]
