@@ -12,7 +12,7 @@ UNITDIR ?= /etc/systemd/system
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: build overlayd overlayd-etcd install-overlayd demo demo-overlay test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
+.PHONY: build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -28,6 +28,9 @@ demo: $(if $(CNI_BIN),,build) ## The main job on real input: two containers, a b
 
 demo-overlay: $(if $(CNI_BIN),,build overlayd) ## One network over three hosts: containers, a crash, a renumbering. No root, nothing left behind
 	@demo/run-overlay
+
+bench-overlay: overlayd ## What an overlay of 5,000 nodes costs one of them (NODES=…): time, memory, watch events
+	@tools/bench-overlay $(BIN) $(NODES)
 
 test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing
 	@tools/test

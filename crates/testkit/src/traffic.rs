@@ -7,8 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+
 use crate::netns::Netns;
 
+/// How often a server that nobody talks to looks whether it is to stop.
+const TICK: TimeVal = TimeVal::new(0, 20_000);
 /// How long one attempt at a conversation may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -65,17 +70,14 @@ pub fn tcp_echo_server(netns: &Netns, address: impl Into<IpAddr>, port: u16) -> 
         .unwrap_or_else(|e| panic!("listening on tcp {wanted} in {}: {e}", netns.name()));
     let name = netns.name().to_owned();
     let address = listener.local_addr().expect("the address of a listener");
-    listener.set_nonblocking(true).expect("making a listener non-blocking");
+    setsockopt(&listener, sockopt::ReceiveTimeout, &TICK).expect("setting a timeout");
     EchoServer::start(address, move |stop| {
         while !stop.load(Ordering::Relaxed) {
-            match listener.accept() {
-                // One client's trouble (a reset, a stall) is that client's to notice, and no other's.
-                Ok((stream, peer)) => {
-                    let peer = unmapped(peer);
-                    let name = name.clone();
-                    std::thread::spawn(move || drop(answer_lines(&stream, peer, &name)));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            // One client's trouble (a reset, a stall) is that client's to notice, and no other's.
+            if let Ok((stream, peer)) = listener.accept() {
+                let peer = unmapped(peer);
+                let name = name.clone();
+                std::thread::spawn(move || drop(answer_lines(&stream, peer, &name)));
             }
         }
     })
@@ -87,7 +89,6 @@ fn unmapped(peer: SocketAddr) -> SocketAddr {
 }
 
 fn answer_lines(stream: &TcpStream, peer: SocketAddr, name: &str) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     for line in BufReader::new(stream).lines() {
         let answer = format!("{} {peer} {name}\n", line?);
