@@ -18,6 +18,7 @@ use crate::notify::{Noticed, Notifications, Scope};
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::{Event, FileSource, Presence, Source};
+use crate::status::joined;
 use crate::{kernel, systemd, underlay};
 
 /// What comes together is looked at together: a flush is many notifications.
@@ -242,10 +243,10 @@ impl Agent {
 
     fn warn_of_new_blocks(&self, record: &NodeRecord) {
         let Some(before) = self.own.as_ref().filter(|before| before.blocks != record.blocks) else { return };
-        let (before, now) = (&before.blocks, &record.blocks);
+        let (before, now) = (joined(&before.blocks), joined(&record.blocks));
         warn!(
-            ?before,
-            ?now,
+            %before,
+            %now,
             "this node has other blocks than before; containers with addresses of the old ones are cut off"
         );
     }
@@ -296,7 +297,7 @@ impl Agent {
         };
         let known = self.presence.as_ref();
         if known.is_none_or(|known| known.underlay != presence.underlay) {
-            info!(underlay = ?presence.underlay, "this node is reached at");
+            info!(underlay = %joined(&presence.underlay), "this node is reached at");
             self.presence = Some(presence.clone());
             self.source.publish(presence);
         }
@@ -387,7 +388,7 @@ impl Agent {
 
     fn log_difference(&self, view: &View) {
         let Some(before) = &self.view else {
-            info!(node = %view.node().node, blocks = ?view.node().blocks, underlay = %view.underlay().address, mtu = view.mtu(), peers = view.peers().len(), "this node's view");
+            info!(node = %view.node().node, blocks = %joined(&view.node().blocks), underlay = %view.underlay().address, mtu = view.mtu(), peers = view.peers().len(), "this node's view");
             return;
         };
         if before.underlay() != view.underlay() {

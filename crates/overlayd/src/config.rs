@@ -150,7 +150,11 @@ fn origin(options: &RunOptions, pools: Vec<Pool>) -> Result<Origin, Error> {
         return Err(Error::option("--etcd-ca", url, "certificates are for URLs that begin with https://"));
     }
     if pools.is_empty() {
-        return Err(Error::option("--cluster-cidr", "none", "blocks are taken from it"));
+        return Err(Error::option(
+            "--cluster-cidr",
+            "none",
+            "it is required with --etcd: nodes' blocks are taken from it",
+        ));
     }
     Ok(Origin::Etcd(EtcdOptions {
         endpoints: options.etcd.clone(),

@@ -74,6 +74,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The network is off this host, and the source still has the node.
+    #[error("can't withdraw node {node} from {from}: {reason}")]
+    Withdraw {
+        /// The node.
+        node: String,
+        /// The source.
+        from: String,
+        /// What it said.
+        reason: String,
+    },
     /// A source of peers refused or did not answer.
     #[error("can't {operation}: {reason}")]
     Source {
@@ -116,7 +126,9 @@ impl Error {
             Self::NotRunning { .. } => {
                 "is it running? As a service: `systemctl status overlayd@NETWORK`; its directory is for root only"
             }
-            Self::Source { .. } => "what is known already goes on working meanwhile",
+            Self::Withdraw { .. } => {
+                "the network is off this host; repeat it once the source answers, or leave it: a node that is silent for --grace is removed"
+            }
             _ => return None,
         })
     }

@@ -144,10 +144,11 @@ impl Status {
             "network   {}  VNI {}, UDP port {}, {mode}, device {}",
             self.network, self.vni, self.port, self.device
         );
+        let _ = writeln!(text, "state     {}", self.state());
         let own = self.own.as_ref().map_or_else(
-            || "no block yet".to_owned(),
+            || "not part of the network yet".to_owned(),
             |own| {
-                let blocks = list(&own.blocks);
+                let blocks = joined(&own.blocks);
                 format!("{}  {blocks} at {} on {}, MTU {}", own.node, own.underlay, own.interface, own.mtu)
             },
         );
@@ -166,13 +167,17 @@ impl Status {
         let drift = match &self.drift.last {
             None => "none".to_owned(),
             Some(last) => {
-                format!("repaired {} times, last {}: {last}", self.drift.repairs, ago(self.drift.at))
+                let times =
+                    if self.drift.repairs == 1 { "once" } else { &format!("{} times", self.drift.repairs) };
+                format!("repaired {times}, last {}: {last}", ago(self.drift.at))
             }
         };
         let _ = writeln!(text, "drift     {drift}");
-        if let Some(trouble) = &self.trouble {
-            let _ = writeln!(text, "trouble   {trouble}");
-        }
+        let _ = writeln!(
+            text,
+            "compared  {} times with the kernel, last in {:.1} ms",
+            self.checks, self.check_ms
+        );
         if self.withheld > 0 {
             let _ = writeln!(text, "withheld  {} removals, until a second list confirms them", self.withheld);
         }
@@ -182,12 +187,25 @@ impl Status {
         let _ = writeln!(text, "agent     pid {}, started {}", self.pid, ago(self.started));
         text.push('\n');
         let header = ["PEER", "UNDERLAY", "BLOCKS", "CHANGED"].map(str::to_owned);
-        let rows = self
-            .peers
-            .iter()
-            .map(|peer| [peer.node.to_string(), list(&peer.underlay), list(&peer.blocks), ago(peer.changed)]);
+        let rows = self.peers.iter().map(|peer| {
+            [peer.node.to_string(), joined(&peer.underlay), joined(&peer.blocks), ago(peer.changed)]
+        });
+        if self.peers.is_empty() {
+            text += "no peers\n";
+            return text;
+        }
         columns(&mut text, &std::iter::once(header).chain(rows).collect::<Vec<_>>());
         text
+    }
+
+    /// How it is, in a few words.
+    fn state(&self) -> String {
+        match (&self.trouble, &self.own) {
+            (Some(trouble), _) => format!("trouble: {trouble}"),
+            (None, None) => "waiting for its part in the network".to_owned(),
+            (None, Some(_)) if !self.source.current => "works with what was heard last".to_owned(),
+            (None, Some(_)) => "works".to_owned(),
+        }
     }
 
     /// In Prometheus' text format.
@@ -267,7 +285,8 @@ impl Metrics {
     }
 }
 
-fn list<T: ToString>(items: &[T]) -> String {
+/// Several things in a line.
+pub(crate) fn joined<T: ToString>(items: &[T]) -> String {
     let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
     if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }

@@ -22,6 +22,7 @@ fn an_agent_tells_how_it_is() {
         assert!(row.contains(word), "{table}");
     }
     assert!(table.contains("network   blue  VNI 100, UDP port 4789, routed, device vx-blue"), "{table}");
+    assert!(table.contains("state     works\n"), "{table}");
     assert!(table.contains("node      h1  10.40.1.0/24 at 192.0.2.1 on eth0, MTU 1450"), "{table}");
 
     let get = |path: &str| {

@@ -141,6 +141,10 @@ fn a_node_that_disagrees_or_has_a_name_that_is_taken_is_refused() {
         });
         println!("{said}");
         assert!(second.status()["own"].is_null(), "it has no block");
+        // It tries again and again, and that is no news.
+        eventually("another attempt", || (second.log().matches("beginning again").count() > 3).then_some(()));
+        assert_eq!(second.log().matches("WARN").count(), 1, "{}", second.log());
+        std::fs::remove_file("/run/overlayd-test/h2.log").unwrap();
     }
     assert_eq!(etcd.keys("nodes/"), ["/ferrule/blue/nodes/h1"]);
 }

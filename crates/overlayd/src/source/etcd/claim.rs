@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use super::session::{Trouble, ask, connect, list, part_of, random};
 use super::{Presence, Shared};
 use crate::config::Pool;
+use crate::status::joined;
 
 /// How often another block is tried when somebody else was faster.
 const ATTEMPTS: usize = 100;
@@ -174,7 +175,7 @@ async fn attempt_publish(
     let txn = Txn::new().when(compares).and_then(operations);
     let answer = ask("publish this node's record", client.txn(txn)).await?;
     if answer.succeeded() {
-        info!(blocks = ?record.blocks, underlay = ?record.underlays().collect::<Vec<_>>(), "this node's record is published");
+        info!(blocks = %joined(&record.blocks), underlay = %joined(&record.underlays().collect::<Vec<_>>()), "this node's record is published");
     }
     Ok(answer.succeeded().then_some(record))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
 use ferrule_overlay::{NodeId, NodeRecord};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 use tracing::{debug, info};
 
@@ -40,14 +41,15 @@ pub(super) fn instance(directory: &Path) -> Result<String, Error> {
     Ok(instance)
 }
 
-/// Is a node until something goes wrong.
+/// Is a node until something goes wrong. Tells when it has become one.
 pub(super) async fn belong(
     shared: &Shared,
     mut client: Client,
     sender: &Sender<Event>,
     standing: &mut Standing,
+    admitted: &Notify,
 ) -> Trouble {
-    match Box::pin(attempt(shared, &mut client, sender, standing)).await {
+    match Box::pin(attempt(shared, &mut client, sender, standing, admitted)).await {
         Ok(never) => match never {},
         Err(trouble) => {
             if matches!(trouble, Trouble::LeaseLost) {
@@ -63,6 +65,7 @@ async fn attempt(
     client: &mut Client,
     sender: &Sender<Event>,
     standing: &mut Standing,
+    admitted: &Notify,
 ) -> Result<std::convert::Infallible, Trouble> {
     let mut presence = shared.presence.subscribe();
     // Until the agent knows how this node is reached, there is nothing to say.
@@ -80,6 +83,7 @@ async fn attempt(
     standing.record = Some(record.clone());
     shared.published.store(true, Ordering::Relaxed);
     tell(sender, Event::Published(Box::new(record.clone()))).await?;
+    admitted.notify_one();
 
     let mut beat = tokio::time::interval(shared.options.alive / 3);
     let clean = cleaner::serve(shared, client.clone(), &node, standing.lease);

@@ -110,7 +110,7 @@ impl Source for EtcdSource {
                 }
             }
             let reason = last.map(|trouble| trouble.to_string()).unwrap_or_default();
-            Err(Error::Source { operation: format!("withdraw node {node} from {}", self.describe()), reason })
+            Err(Error::Withdraw { node: node.to_string(), from: self.describe(), reason })
         }
         .boxed()
     }
@@ -179,8 +179,14 @@ async fn attend(
         Ok(client) => client,
         Err(trouble) => return trouble,
     };
+    // Who is not let in has nobody to follow; and a list that comes later than this node's own record has it.
+    let admitted = Notify::new();
+    let follow = async {
+        admitted.notified().await;
+        follow::follow(shared, client.clone(), sender, place).await
+    };
     tokio::select! {
-        trouble = follow::follow(shared, client.clone(), sender, place) => trouble,
-        trouble = member::belong(shared, client.clone(), sender, standing) => trouble,
+        trouble = follow => trouble,
+        trouble = member::belong(shared, client.clone(), sender, standing, &admitted) => trouble,
     }
 }
