@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::catalogue::Item;
-use crate::lab::{Step, quote, world};
+use crate::lab::{STARTED, Step, quote, world};
 use crate::run::Suite;
 use crate::verdict::CaseResult;
 
@@ -111,6 +111,7 @@ fn double_quoted(path: &Path) -> String {
 
 fn steps(journal: &[Step]) -> Vec<String> {
     let mut lines = Vec::new();
+    let mut processes: Vec<&str> = Vec::new();
     for (index, step) in journal.iter().enumerate() {
         let note = step.shell.starts_with("# ") && step.outcome.is_empty();
         if note {
@@ -119,6 +120,12 @@ fn steps(journal: &[Step]) -> Vec<String> {
         }
         let outcome = step.outcome.replace('\n', " ");
         lines.push(format!("# step {}: {outcome}", index + 1));
+        if let Some(process) = step.outcome.strip_prefix(STARTED) {
+            processes.push(process);
+            lines.push(format!("{} process{}=$!", step.shell, processes.len()));
+            continue;
+        }
+        let first = lines.len();
         if step.together {
             lines.push(format!("{{ {}; }} &", step.shell));
             if journal.get(index + 1).is_none_or(|next| !next.together) {
@@ -129,8 +136,32 @@ fn steps(journal: &[Step]) -> Vec<String> {
         } else {
             lines.push(in_own_shell(&step.shell));
         }
+        for line in &mut lines[first..] {
+            *line = with_processes(line, &processes);
+        }
     }
     lines
+}
+
+/// A process that was started has another number in the replay: where one is named, the variable that holds the number there.
+fn with_processes(line: &str, processes: &[&str]) -> String {
+    let (mut out, mut quoted) = (String::new(), false);
+    let mut rest = line;
+    while let Some(next) = rest.chars().next() {
+        let named = ["/proc/", "/task/", "kill "].iter().any(|before| out.ends_with(before));
+        let number = &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())];
+        let known = processes.iter().position(|process| named && *process == number);
+        if let Some(index) = known {
+            let variable = format!("$process{}", index + 1);
+            out += &if quoted { ["'\"", &variable, "\"'"].concat() } else { variable };
+            rest = &rest[number.len()..];
+            continue;
+        }
+        quoted ^= next == '\'' && !out.ends_with('\\');
+        out.push(next);
+        rest = &rest[next.len_utf8()..];
+    }
+    out
 }
 
 /// Executions of a plugin, as [`crate::lab::Call::shell`] writes them.
@@ -145,5 +176,24 @@ fn in_own_shell(shell: &str) -> String {
         format!("sh -c {}", quote(shell))
     } else {
         shell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_processes;
+
+    #[test]
+    fn a_process_has_the_number_that_it_has_in_the_replay() {
+        for (line, expected) in [
+            ("ls /proc/15/ns /proc/150 15 /proc/16", "ls /proc/$process1/ns /proc/150 15 /proc/$process2"),
+            (
+                "printf %s '{\"n\":\"/proc/15/task/15/ns\"}'",
+                "printf %s '{\"n\":\"/proc/'\"$process1\"'/task/'\"$process1\"'/ns\"}'",
+            ),
+            (r"echo 'it'\''s /proc/15'; kill 15", r#"echo 'it'\''s /proc/'"$process1"''; kill $process1"#),
+        ] {
+            assert_eq!(with_processes(line, &["15", "16"]), expected);
+        }
     }
 }

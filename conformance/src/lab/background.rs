@@ -10,6 +10,9 @@ use crate::verdict::Outcome;
 /// The processes that were started on purpose, so that they are not taken for what a plugin left running.
 static KEPT: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
+/// What the journal says of a process that was started, before its number.
+pub const STARTED: &str = "running, process ";
+
 /// A process that runs until it is dropped.
 #[derive(Debug)]
 pub(super) struct Background(Child);
@@ -48,7 +51,7 @@ impl Lab {
         self.background.push(process);
         self.journal.push(Step {
             shell: format!("sh -c {} &", quote(script)),
-            outcome: format!("running, process {pid}"),
+            outcome: format!("{STARTED}{pid}"),
             stdout: String::new(),
             stderr: String::new(),
             together: false,

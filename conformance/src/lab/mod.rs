@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use attach::OTHER_NETWORK;
+pub use background::STARTED;
 pub use exec::{Call, Reply, Stdin, quote};
 pub use stub::{Act, Script, Seen};
 
