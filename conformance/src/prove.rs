@@ -329,7 +329,7 @@ fn tell_items<'a>(
 /// Writes the list of items that nothing proves, or compares it with what is written.
 fn settle(arguments: &Arguments, unproved: &[&Item], text: &mut String) -> Result<u8, String> {
     let mut list = "# Checks that were never seen failing\n\n\
-        Written by `make conformance-proof WRITE=1`, compared by CI. No mutant (`mutants/`) and no known defect of another suite\n\
+        Written by `make conformance-proof WRITE=1`, compared by `make conformance-proof`. No mutant (`mutants/`) and no known defect of another suite\n\
         (`expectations/`, `findings/`) trips a case of these items, so nothing shows that the cases can fail.\n\n"
         .to_owned();
     for item in unproved {
