@@ -15,10 +15,16 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::{agent, cleanup, control};
 
+// With the sources of nodes that it was built with.
+#[cfg(feature = "etcd")]
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (nodes from a file or from etcd)");
+#[cfg(not(feature = "etcd"))]
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (nodes from a file; built without etcd)");
+
 /// The node agent of Ferrule's overlay networks: follows a source of nodes and keeps this host's VXLAN device, routes and forwarding
 /// entries as they say, whatever happens to them
 #[derive(Debug, Parser)]
-#[command(name = "overlayd", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(name = "overlayd", version = VERSION, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
     /// What to do instead of running.
     #[command(subcommand)]

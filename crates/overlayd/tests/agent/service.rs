@@ -2,6 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
 
 use testkit::{Fabric, FabricHost, Snapshot, eventually};
 
@@ -45,6 +48,52 @@ fn an_agent_tells_how_it_is() {
     }
     assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
     assert!(get("/nothing").starts_with("HTTP/1.1 404 "));
+}
+
+/// As systemd starts it: the line of the unit, its rights and no others, and a socket to be told on.
+#[test]
+fn the_service_is_ready_when_the_agent_is() {
+    let unit = testkit::workspace_dir().join("crates/overlayd/overlayd@.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let value = |key: &str| {
+        unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap().to_owned()
+    };
+    let rights: String = value("CapabilityBoundingSet")
+        .split(' ')
+        .map(|right| format!(",+{}", right.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let nodes = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let socket = UnixDatagram::bind("/run/overlayd-test/notify").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+
+    let line = value("ExecStart")
+        .replace("/usr/local/sbin/overlayd", env!("CARGO_BIN_EXE_overlayd"))
+        .replace("%i", "blue")
+        .replace(
+            "$OVERLAYD_OPTIONS",
+            &format!("--vni 100 --peers-file {} --state-dir /run/x", file.display()),
+        );
+    let mut agent = hosts[0].enter(|| {
+        Command::new("setpriv")
+            .args(["--inh-caps", "-all", "--bounding-set", &format!("-all{rights}")])
+            .args(line.split(' '))
+            .env("NOTIFY_SOCKET", "/run/overlayd-test/notify")
+            .spawn()
+            .unwrap()
+    });
+    let mut told = [0; 64];
+    assert!(socket.recv(&mut told).is_err(), "not ready before it knows its block");
+    crate::lab::write("blue.json", &nodes);
+    socket.set_read_timeout(Some(testkit::DEADLINE)).unwrap();
+    let length = socket.recv(&mut told).unwrap();
+    assert_eq!(&told[..length], b"READY=1");
+    assert!(crate::lab::kernel(hosts[0]).contains("10.40.2.0/24"));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }
 
 #[test]
@@ -183,6 +232,15 @@ fn options_that_cannot_be_are_refused_with_a_reason() {
         let (code, _, said) = overlayd(host, options);
         assert_eq!(code, 1, "{options}: {said}");
         assert!(said.starts_with(&format!("overlayd: {message}")), "{options}: {said}");
+    }
+    if !cfg!(feature = "etcd") {
+        let words = "--network blue --vni 1 --etcd http://192.0.2.1:2379 --cluster-cidr 10.40.0.0/16";
+        let (code, _, said) = overlayd(host, words);
+        assert_eq!(code, 1, "{said}");
+        assert!(
+            said.starts_with("overlayd: --etcd: this overlayd was built without etcd\n  build it with"),
+            "{said}"
+        );
     }
     let (code, _, said) = overlayd(host, "status --network blue");
     assert_eq!(code, 1);
