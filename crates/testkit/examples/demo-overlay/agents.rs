@@ -1,6 +1,7 @@
 //! The node agents, and a stream of packets that runs while things happen to them.
 
 use std::error::Error;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -107,6 +108,30 @@ impl Drop for Agent<'_> {
     }
 }
 
+/// What became of echo requests.
+pub(crate) struct Flow {
+    sent: u32,
+    pub(crate) lost: u32,
+    /// The longest time without an answer, in seconds.
+    gap: f64,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lost {
+            0 => write!(f, "{} echo requests, none lost", self.sent),
+            lost => {
+                write!(
+                    f,
+                    "{} echo requests, {lost} lost: no answer for {:.0} ms",
+                    self.sent,
+                    self.gap * 1000.0
+                )
+            }
+        }
+    }
+}
+
 /// Echo requests, a hundred a second.
 pub(crate) struct Stream(Child);
 
@@ -118,8 +143,8 @@ impl Stream {
         Ok(Self(child))
     }
 
-    /// What became of them, in words.
-    pub(crate) fn end(mut self) -> Outcome<String> {
+    /// What became of them.
+    pub(crate) fn end(mut self) -> Outcome<Flow> {
         std::thread::sleep(Duration::from_millis(200));
         kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGINT)?;
         let mut text = String::new();
@@ -132,7 +157,12 @@ impl Stream {
         let gap = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
         let totals =
             text.lines().find(|line| line.contains("transmitted")).ok_or("ping has printed no totals")?;
-        let totals: Vec<&str> = totals.split(',').take(2).map(str::trim).collect();
-        Ok(format!("{}; longest time without an answer {:.0} ms", totals.join(", "), gap * 1000.0))
+        // 28 packets transmitted, 25 received, 10.7% packet loss, time 320ms
+        let mut numbers = totals.split(',').filter_map(|part| part.split_whitespace().next()?.parse().ok());
+        let (Some(sent), Some(received)) = (numbers.next(), numbers.next()) else {
+            return Err(format!("ping's totals are not understood: {totals}").into());
+        };
+        // One that was under way when it ended is not lost.
+        Ok(Flow { sent, lost: sent.saturating_sub(received + 1), gap })
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn tell(binaries: &Path) -> Outcome {
 
     title("TRAFFIC", "who reaches whom (real packets, each way)");
     matrix(&connected)?;
+    whole_packet(&connected[0], &connected[3])?;
 
     title("CRASH", "the agents of two hosts are killed while web talks to db, and started again");
     let (web, db) = (&connected[0], &connected[3]);
@@ -67,7 +68,11 @@ pub(crate) fn tell(binaries: &Path) -> Outcome {
         agents[agent].again()?;
         agents[agent].settled(2);
     }
-    println!("  web -> db     {}", stream.end()?);
+    let flow = stream.end()?;
+    println!("  web -> db     {flow}");
+    if flow.lost > 0 {
+        return Err("packets were lost while no agent ran: what is in the kernel should have stayed".into());
+    }
 
     title("DAMAGE", "somebody deletes the VXLAN device of h1 by hand");
     let stream = Stream::start(&web.container, db.address)?;
@@ -178,6 +183,22 @@ fn matrix(connected: &[Connected<'_>]) -> Outcome {
         row(from.container.name(), &cells);
     }
     if silent.is_empty() { Ok(()) } else { Err(format!("no answer: {}", silent.join(", ")).into()) }
+}
+
+/// A packet as large as the interface takes, which nobody on the way may cut in pieces.
+fn whole_packet(from: &Connected<'_>, to: &Connected<'_>) -> Outcome {
+    const MTU: u32 = 1450;
+    let (payload, address) = ((MTU - 28).to_string(), to.address.to_string());
+    let ran =
+        from.container.run("ping", &["-n", "-q", "-c", "1", "-W", "2", "-M", "do", "-s", &payload, &address]);
+    let (from, to) = (from.container.name(), to.container.name());
+    if ran.code != 0 {
+        return Err(
+            format!("a packet of {MTU} bytes from {from} to {to} did not arrive: {}", ran.stdout).into()
+        );
+    }
+    println!("  {from} -> {to}     a packet of the whole MTU ({MTU} bytes) arrives in one piece");
+    Ok(())
 }
 
 /// The last line of an agent's log with these words.
