@@ -58,10 +58,7 @@ fn the_service_is_ready_when_the_agent_is() {
     let value = |key: &str| {
         unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap().to_owned()
     };
-    let rights: String = value("CapabilityBoundingSet")
-        .split(' ')
-        .map(|right| format!(",+{}", right.trim_start_matches("CAP_").to_lowercase()))
-        .collect();
+    let rights = value("CapabilityBoundingSet").to_lowercase().replace("cap_", "+").replace(' ', ",");
     let fabric = Fabric::switched(2);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let file = write_hosts(&hosts);
@@ -79,7 +76,7 @@ fn the_service_is_ready_when_the_agent_is() {
         );
     let mut agent = hosts[0].enter(|| {
         Command::new("setpriv")
-            .args(["--inh-caps", "-all", "--bounding-set", &format!("-all{rights}")])
+            .args(["--inh-caps", "-all", "--bounding-set", &format!("-all,{rights}")])
             .args(line.split(' '))
             .env("NOTIFY_SOCKET", "/run/overlayd-test/notify")
             .spawn()
