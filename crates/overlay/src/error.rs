@@ -140,6 +140,12 @@ pub enum Reason {
         /// The network's.
         port: u16,
     },
+    /// A record of another network's node.
+    #[error("the network's VNI {vni} is not among its own")]
+    OtherVni {
+        /// The network's.
+        vni: u32,
+    },
     /// This host is not in the list.
     #[error("this host is not among its peers: it has none of these addresses (its own: {})", list(own))]
     NotAmongPeers {

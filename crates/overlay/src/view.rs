@@ -395,6 +395,11 @@ impl<'s> Screen<'s> {
             let reason = Reason::OtherPort { port: self.settings.port.get() };
             return Err(Invalid::new(&at("port"), record.port, reason));
         }
+        if !record.vnis.contains(&self.settings.vni) {
+            let vnis: Vec<String> = record.vnis.iter().map(|vni| vni.get().to_string()).collect();
+            let reason = Reason::OtherVni { vni: self.settings.vni.get() };
+            return Err(Invalid::new(&at("vnis"), vnis.join(", "), reason));
+        }
         for address in record.underlays() {
             if let Some((node, other)) = self.underlays.get(&address) {
                 let reason = Reason::SameUnderlay { node: node.clone(), other: other.clone() };

@@ -105,10 +105,18 @@ fn records_that_make_no_sense_are_left_out() {
         r#"{{"v":1,"node":"thief","epoch":0,"underlay4":"192.0.2.99","port":4789,"vnis":[100],"blocks":["{block}"]}}"#
     );
     etcd.ctl(&format!("put /ferrule/blue/nodes/thief {thief}"));
-    let refused = eventually("both to be refused", || {
+    for (name, port, vni) in [("other-vni", 4789, 7), ("other-port", 8472, 100)] {
+        let stranger = format!(
+            r#"{{"v":1,"node":"{name}","epoch":0,"underlay4":"192.0.2.99","port":{port},"vnis":[{vni}],"blocks":["10.40.250.0/24"]}}"#
+        );
+        etcd.ctl(&format!("put /ferrule/blue/nodes/{name} {stranger}"));
+    }
+    let refused = eventually("all to be refused", || {
         let refused = agents[0].status()["refused"].clone();
-        (refused.as_array().unwrap().len() == 2).then_some(refused.to_string())
+        (refused.as_array().unwrap().len() == 4).then_some(refused.to_string())
     });
+    assert!(refused.contains("other-vni.vnis: the network's VNI 100 is not among its own"), "{refused}");
+    assert!(refused.contains("other-port.port: the network's port is 4789"), "{refused}");
     assert!(refused.contains("/ferrule/blue/nodes/bad: not JSON"), "{refused}");
     assert!(refused.contains(&format!("it overlaps {block} of node h2")), "{refused}");
     assert_eq!(agents[0].status()["peers"].as_array().unwrap().len(), 1);

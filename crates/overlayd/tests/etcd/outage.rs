@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use testkit::{Attachment, Fabric, FabricHost, eventually};
 
@@ -225,4 +226,41 @@ fn an_etcd_that_comes_back_empty_takes_nothing_away() {
     for agent in &agents {
         agent.settled(1);
     }
+}
+
+/// One that is stopped (a debugger, a frozen machine) while the others come and go, far more than it is sent at once.
+#[test]
+fn an_agent_that_is_slow_to_listen_misses_nothing() {
+    need_etcd!();
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[1..]);
+    let agent = follow(&etcd, hosts[0], "--alive 60");
+    agent.settled(0);
+    agent.signal(Signal::SIGSTOP);
+    let node = |number: u32, last: u32| {
+        let (high, low) = (number >> 8, number & 255);
+        let record = json!({
+            "v": 1, "node": format!("n{number}"), "epoch": 1, "underlay4": format!("198.51.{high}.{low}"), "port": 4789, "vnis": [100],
+            "blocks": [format!("10.{}.{}.{}/30", 60 + last, number >> 6, (number & 63) << 2)],
+        });
+        format!("put /ferrule/blue/nodes/n{number} {:?}", record.to_string())
+    };
+    // Each of a thousand comes, changes twice, and every other one goes.
+    for last in 0..3 {
+        etcd.transact((0..1000).map(|number| node(number, last)));
+    }
+    etcd.transact((0..1000).step_by(2).map(|number| format!("del /ferrule/blue/nodes/n{number}")));
+    assert_eq!(etcd.keys("nodes/").len(), 501);
+    agent.signal(Signal::SIGCONT);
+    let status = agent.settled(500);
+    let blocks: Vec<String> = status["peers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| peer["blocks"][0].as_str().unwrap().to_owned())
+        .collect();
+    assert!(blocks.iter().all(|block| block.starts_with("10.62.")), "the last word counts: {blocks:?}");
+    assert_eq!(sh(hosts[0], "ip route show proto 70 type unicast | grep -c 10.62."), "500\n");
+    assert_eq!(sh(hosts[0], "ip route show proto 70 type unicast | grep -c ."), "500\n");
 }

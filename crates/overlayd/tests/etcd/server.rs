@@ -1,6 +1,7 @@
 //! etcd servers on hosts of a fabric.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -61,6 +62,26 @@ impl<'f> Etcd<'f> {
     pub(crate) fn ctl(&self, words: &str) -> String {
         let member = self.members.iter().find(|member| member.child.is_some()).unwrap();
         member.try_ctl(words, 2379).unwrap_or_else(|| panic!("etcdctl {words} failed"))
+    }
+
+    /// Makes many changes (`put KEY VALUE`, `del KEY`), a hundred a transaction.
+    pub(crate) fn transact(&self, changes: impl Iterator<Item = String>) {
+        let changes: Vec<String> = changes.collect();
+        let member = self.members.iter().find(|member| member.child.is_some()).unwrap();
+        for part in changes.chunks(100) {
+            let mut child = member.host.enter(|| {
+                Command::new("etcdctl")
+                    .env("ETCDCTL_API", "3")
+                    .args(["--endpoints", &member.url(2379), "txn"])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap()
+            });
+            let text = format!("\n{}\n\n\n", part.join("\n"));
+            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success(), "etcdctl txn");
+        }
     }
 
     /// The keys below a directory of the network.
