@@ -1,6 +1,6 @@
 //! What the kernel should have for a view: a pure function of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni::Cidr;
@@ -8,6 +8,7 @@ use ferrule_core::netlink::MacAddress;
 
 use crate::mac;
 use crate::names::{Family, Mode};
+use crate::table::Table;
 use crate::view::View;
 
 /// Which way packets to a block go.
@@ -28,15 +29,17 @@ pub struct Desired {
     /// Addresses of the device, each a network of one.
     pub addresses: Vec<Cidr>,
     /// Neighbours on the device: the nodes' addresses inside.
-    pub neighbours: BTreeMap<IpAddr, MacAddress>,
+    pub neighbours: Table<IpAddr, MacAddress>,
     /// Neighbours on the bridge: the containers of other nodes, so that it answers for them.
-    pub endpoints: BTreeMap<IpAddr, MacAddress>,
-    /// Where frames for a hardware address go.
-    pub fdb: BTreeMap<MacAddress, IpAddr>,
+    pub endpoints: Table<IpAddr, MacAddress>,
+    /// The other nodes' tunnel ends.
+    pub vteps: Vec<IpAddr>,
+    /// Which of them, by its place, frames for a hardware address go to.
+    pub fdb: Table<MacAddress, usize>,
     /// Where frames go that no entry is for.
     pub flood: BTreeSet<IpAddr>,
     /// Routes to blocks.
-    pub routes: BTreeMap<Cidr, Hop>,
+    pub routes: Table<Cidr, Hop>,
     /// How many peers there are: nothing is taken away without question where there are none.
     pub peers: usize,
 }
@@ -62,10 +65,13 @@ impl Desired {
         for family in Family::ALL {
             self.addresses.extend(view.node().tunnel_address(family).map(Cidr::host));
         }
-        self.routes.extend(view.node().blocks.iter().map(|block| (*block, Hop::Nowhere)));
+        let mut routes: Vec<(Cidr, Hop)> =
+            view.node().blocks.iter().map(|block| (*block, Hop::Nowhere)).collect();
+        let (mut neighbours, mut fdb) = (Vec::new(), Vec::new());
         for peer in view.peers() {
             let Some(vtep) = peer.underlay(view.family()) else { continue };
             let mac = mac::vtep(&settings.network, &peer.node);
+            let mut tunnelled = false;
             let direct = |family| {
                 let underlay = peer.underlay(family).filter(|address| view.underlay().is_on_link(*address));
                 underlay.filter(|_| settings.direct_routing)
@@ -75,12 +81,19 @@ impl Desired {
                 // A packet that is not wrapped needs an underlay of its own family.
                 let hop = direct(family).map_or(Hop::Tunnel(inside), Hop::Direct);
                 if matches!(hop, Hop::Tunnel(_)) {
-                    self.neighbours.insert(inside, mac);
-                    self.fdb.insert(mac, vtep);
+                    neighbours.push((inside, mac));
+                    tunnelled = true;
                 }
-                self.routes.extend(peer.blocks_of(family).map(|block| (block, hop)));
+                routes.extend(peer.blocks_of(family).map(|block| (block, hop)));
+            }
+            if tunnelled {
+                fdb.push((mac, self.vteps.len()));
+                self.vteps.push(vtep);
             }
         }
+        self.routes = routes.into();
+        self.neighbours = neighbours.into();
+        self.fdb = fdb.into();
     }
 
     fn bridge(&mut self, view: &View) {
@@ -91,6 +104,7 @@ impl Desired {
         }
         // Each node has the gateway's address itself.
         let gateways: Vec<IpAddr> = settings.subnets.iter().filter_map(gateway).collect();
+        let (mut neighbours, mut fdb) = (Vec::new(), Vec::new());
         for peer in view.peers() {
             let Some(vtep) = peer.underlay(view.family()) else { continue };
             if settings.bum {
@@ -101,11 +115,14 @@ impl Desired {
                     continue;
                 }
                 let mac = mac::container(&settings.network, endpoint.address);
-                self.fdb.insert(mac, vtep);
-                self.endpoints.insert(endpoint.address, mac);
-                self.endpoints.extend(endpoint.second.map(|second| (second, mac)));
+                fdb.push((mac, self.vteps.len()));
+                neighbours.push((endpoint.address, mac));
+                neighbours.extend(endpoint.second.map(|second| (second, mac)));
             }
+            self.vteps.push(vtep);
         }
+        self.fdb = fdb.into();
+        self.endpoints = neighbours.into();
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod actual;
 pub mod desired;
 pub mod device;
+mod diff;
 mod error;
 pub mod identity;
 pub mod mac;
@@ -17,13 +18,16 @@ mod names;
 mod node;
 mod program;
 pub mod source;
+mod table;
 mod view;
 
-pub use actual::{Actual, Changes, Links, diff};
+pub use actual::{Actual, Links};
 pub use desired::{Desired, Endpoint, Hop, endpoints, gateway};
+pub use diff::{Changes, diff};
 pub use error::{Error, Invalid, Reason};
 pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
 pub use node::{FORMAT, Listed, NodeRecord};
 pub use program::{Purge, Report, apply, guard, program, reconcile, remove, survey, tunnel, verify};
 pub use source::{Flannel, State};
+pub use table::Table;
 pub use view::{ALIAS, ENDPOINT_LIMIT, Settings, Underlay, View, aggregate};

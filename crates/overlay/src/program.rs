@@ -7,9 +7,10 @@ use ferrule_core::firewall::VtepGuard;
 use ferrule_core::netlink::{Change, Netlink, Tables};
 use ferrule_core::resource::{Tunnel, TunnelLink};
 
-use crate::actual::{Actual, Changes, Links, diff};
+use crate::actual::{Actual, Links};
 use crate::desired::Desired;
 use crate::device;
+use crate::diff::{Changes, diff};
 use crate::error::Error;
 use crate::mac;
 use crate::names::{Mode, NodeId};
@@ -169,7 +170,14 @@ pub fn survey(view: &View) -> Result<usize, Error> {
     let actual = Actual::read(&mut Tables::open()?, &links)?;
     let changes = diff(&desired, &actual, &links);
     let mut surplus = changes.remove.len();
-    if let Some(Change::Set(entry)) = changes.set.first() {
+    let mut wrong = changes.set.iter().filter_map(|change| match change {
+        Change::Set(entry) => Some(entry),
+        // What has to go before it can be made anew.
+        Change::Remove(_) => None,
+    });
+    if let Some(entry) = wrong.next() {
+        return Err(drift(entry.to_string(), "missing or different"));
+    }
         return Err(drift(entry.to_string(), "missing or different"));
     }
     if settings.is_guarded() {

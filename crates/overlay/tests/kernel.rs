@@ -138,23 +138,139 @@ fn a_host_that_is_renumbered_keeps_its_device() {
     verify(&renumbered).unwrap();
 }
 
+/// A bridged network, and the same with a node that has another underlay address.
+fn bridged() -> Settings {
+    Settings { mode: Mode::Bridged, subnets: vec!["10.40.0.0/16".parse().unwrap()], ..settings() }
+}
+
+fn moved(view: &View, node: &str, underlay: &str) -> View {
+    let nodes = std::iter::once(view.node()).chain(view.peers()).cloned().map(|record| {
+        let ends = if record.node.as_str() == node {
+            vec![underlay.parse().unwrap()]
+        } else {
+            record.underlays().collect()
+        };
+        NodeRecord::new(record.node, &ends, record.port, &record.vnis, &record.blocks)
+    });
+    let nodes = nodes.map(|record| Listed { path: record.node.to_string(), record }).collect();
+    View::new(view.settings().clone(), view.underlay().clone(), &view.node().node, nodes).unwrap()
+}
+
+/// The FDB entries of the device itself.
+fn entries() -> Vec<serde_json::Value> {
+    let text = tool("/sbin/bridge", &["-j", "fdb", "show", "dev", "vx-blue"]);
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    all.into_iter().filter(|entry| entry["flags"][0] == "self").collect()
+}
+
 #[test]
 fn a_bridged_network_knows_every_address_of_its_peers() {
     let _host = host();
-    let settings =
-        Settings { mode: Mode::Bridged, subnets: vec!["10.40.0.0/16".parse().unwrap()], ..settings() };
-    let view = view(&settings, 2);
+    let before = Snapshot::take();
+    let view = view(&bridged(), 2);
     let addresses: usize = view.peers().iter().map(|peer| endpoints(&peer.blocks).count()).sum();
     assert_eq!(addresses, 2 * 16);
-    assert_eq!(program(&view, Purge::Guarded).unwrap().set, 2 * addresses);
+    // A neighbour and a forwarding entry each, and for each peer a nexthop and its group.
+    assert_eq!(program(&view, Purge::Guarded).unwrap().set, 2 * addresses + 2 * 2);
     assert_eq!(program(&view, Purge::Guarded).unwrap(), Report::default());
+    verify(&view).unwrap();
+    let entries = entries();
+    assert_eq!(entries.len(), addresses);
+    assert!(entries.iter().all(|entry| entry["nhid"].is_u64() && entry["dst"].is_null()), "{entries:?}");
     let port = &ip_json("link show vx-blue")[0]["linkinfo"]["info_slave_data"];
     assert_eq!(
         (&port["learning"], &port["bcast_flood"], &port["neigh_suppress"]),
         (&false.into(), &false.into(), &true.into())
     );
-    remove(&settings).unwrap();
-    assert!(ip_json("link show").as_array().unwrap().iter().all(|link| link["ifname"] != "vb-blue"));
+    remove(&bridged()).unwrap();
+    before.assert_same(&Snapshot::take());
+}
+
+#[test]
+fn of_a_node_that_moves_one_nexthop_is_replaced() {
+    let _host = host();
+    let view = view(&bridged(), 3);
+    program(&view, Purge::Guarded).unwrap();
+    let before = entries();
+    let moved = moved(&view, "n2", "192.0.2.222");
+    assert_eq!(program(&moved, Purge::Guarded).unwrap(), Report { set: 1, removed: 0, withheld: 0 });
+    assert_eq!(entries(), before);
+    let nexthops = tool("ip", &["nexthop"]);
+    assert!(nexthops.contains("via 192.0.2.222") && !nexthops.contains("via 192.0.2.102"), "{nexthops}");
+    verify(&moved).unwrap();
+}
+
+#[test]
+fn nodes_that_swap_addresses_or_go_leave_nothing_wrong() {
+    let _host = host();
+    let (three, two) = (view(&bridged(), 3), view(&bridged(), 2));
+    program(&three, Purge::Guarded).unwrap();
+    let swapped = moved(&moved(&moved(&three, "n1", "192.0.2.99"), "n2", "192.0.2.101"), "n1", "192.0.2.102");
+    program(&swapped, Purge::Guarded).unwrap();
+    verify(&swapped).unwrap();
+    assert_eq!(program(&swapped, Purge::Guarded).unwrap(), Report::default());
+    // Of one that goes: neighbours, entries of device and bridge, nexthop and group.
+    program(&three, Purge::Guarded).unwrap();
+    assert_eq!(program(&two, Purge::Guarded).unwrap(), Report { set: 0, removed: 3 * 16 + 2, withheld: 0 });
+    assert_eq!((entries().len(), ip_json("nexthop").as_array().unwrap().len()), (2 * 16, 4));
+}
+
+#[test]
+fn damage_to_a_bridged_networks_entries_is_seen_and_put_right() {
+    let _host = host();
+    let view = view(&bridged(), 2);
+    program(&view, Purge::Guarded).unwrap();
+    tool("ip", &["nexthop", "replace", "id", "8", "via", "192.0.2.9", "fdb"]);
+    tool("ip", &["nexthop", "replace", "id", "9", "group", "8", "fdb"]);
+    for (damage, named) in [
+        ("/sbin/bridge fdb del MAC dev vx-blue self", "FDB entry"),
+        ("/sbin/bridge fdb del MAC dev vx-blue master", "FDB entry"),
+        ("/sbin/bridge fdb replace MAC dev vx-blue self nhid 9", "FDB entry"),
+        ("ip nexthop replace id MEMBER via 192.0.2.200 fdb proto 70", "nexthop"),
+        ("ip nexthop del id GROUP", "nexthop"),
+        ("ip nexthop del id MEMBER", "nexthop"),
+        ("ip nexthop flush proto 70", "nexthop"),
+        ("ip neigh flush dev vb-blue nud permanent", "neighbour"),
+    ] {
+        let entry = entries()[0].clone();
+        let group = entry["nhid"].to_string();
+        let member = ip_json(&format!("nexthop show id {group}"))[0]["group"][0]["id"].to_string();
+        let line = damage.replace("MAC", entry["mac"].as_str().unwrap());
+        let line = line.replace("MEMBER", &member).replace("GROUP", &group);
+        let words: Vec<&str> = line.split(' ').collect();
+        tool(words[0], &words[1..]);
+        let seen = verify(&view).unwrap_err().to_string();
+        assert!(seen.starts_with(named), "after `{damage}`: {seen}");
+        program(&view, Purge::Guarded).unwrap();
+        verify(&view).unwrap_or_else(|error| panic!("after `{damage}`: {error}"));
+    }
+    assert!(tool("ip", &["nexthop"]).contains("id 8 via 192.0.2.9"), "what others have made stays");
+    assert_eq!(entries().len(), 2 * 16);
+}
+
+#[test]
+fn a_kernel_without_nexthops_for_fdb_entries_gets_addresses() {
+    let _host = host();
+    let view = view(&bridged(), 2);
+    let desired = Desired::of(&view);
+    let (mut netlink, mut tables) = (Netlink::open().unwrap(), Tables::open().unwrap());
+    let links = device::ensure(&mut netlink, &view, &desired).unwrap();
+    let read = |tables: &mut Tables, old: bool| {
+        let mut actual = Actual::read(tables, &links).unwrap();
+        if old {
+            actual.without_objects();
+        }
+        actual
+    };
+    // Before an update of the kernel's, after it, and after a step back.
+    for (old, nexthops) in [(true, 0), (false, 4), (true, 0)] {
+        let changes = diff(&desired, &read(&mut tables, old), &links);
+        apply(&mut tables, &changes, Purge::Confirmed).unwrap();
+        assert!(diff(&desired, &read(&mut tables, old), &links).is_empty());
+        assert_eq!(ip_json("nexthop").as_array().unwrap().len(), nexthops);
+        assert_eq!(entries().len(), 2 * 16);
+        assert_eq!(entries().iter().all(|entry| entry["dst"].is_string()), old);
+    }
 }
 
 #[test]

@@ -432,7 +432,8 @@ impl Agent {
         let ended = Instant::now();
         self.report.checked(ended - started);
         self.rest_until = ended + (9 * (ended - started)).min(REST);
-        self.check_at = ended + self.config.check_interval;
+        // Of a network so large that a comparison takes long, no more than a twentieth of the time is spent on it.
+        self.check_at = ended + self.config.check_interval.max(19 * (ended - started));
     }
 
     /// Draws the conclusions of a comparison after which the kernel is as it should be.

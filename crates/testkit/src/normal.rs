@@ -75,6 +75,13 @@ pub(crate) fn keep_route(route: &Value) -> bool {
     !is_link_local(destination) && !destination.starts_with("ff00:")
 }
 
+/// Whether somebody has made a forwarding entry: it was not learnt, and is not for a group that a link has joined.
+pub(crate) fn keep_forwarding(entry: &Value) -> bool {
+    let first = entry["mac"].as_str().and_then(|mac| u8::from_str_radix(mac.get(..2)?, 16).ok());
+    let made = matches!(entry["state"].as_str(), Some("permanent" | "static"));
+    made && first.is_some_and(|byte| byte & 1 == 0)
+}
+
 /// A ruleset without the base chains and tables that the nft variant of `iptables` makes on any use, where nothing is
 /// in them.
 pub(crate) fn ruleset(objects: Vec<Value>) -> Vec<Value> {

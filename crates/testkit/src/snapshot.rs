@@ -12,6 +12,9 @@ use crate::kernel;
 use crate::normal;
 use crate::oracle::{have, ip_json, nft_json, run_here, tool};
 
+/// The tool of iproute2, and not the CNI plugin of the same name that may come first in PATH.
+const BRIDGE: &str = "/sbin/bridge";
+
 /// Directories whose files are part of a host's state.
 const STATE_DIRECTORIES: [&str; 4] = ["/run/ferrule", "/run/cni", "/var/lib/cni", "/etc/cni"];
 
@@ -47,11 +50,12 @@ const INTERFACE_SYSCTLS: [&str; 17] = [
 ];
 
 /// The state of the calling thread's network namespace and of the state directories: links, addresses, routes of all
-/// tables, rules, permanent neighbours, bridge VLANs, qdiscs, the nftables ruleset, both kinds of iptables rules,
+/// tables, nexthop objects, rules, permanent neighbours, forwarding entries of bridges and tunnels, bridge VLANs, qdiscs, the nftables ruleset, both kinds of iptables rules,
 /// sysctls, files.
 ///
 /// Left out is what differs between two looks at the same state: interface indexes, counters, handles, timers,
-/// carrier and DAD progress, link-local addresses; and the empty tables the `iptables` commands leave.
+/// carrier and DAD progress, link-local addresses, what bridges have learnt, multicast groups that links have joined; and the
+/// empty tables the `iptables` commands leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Section name to its lines.
@@ -72,8 +76,10 @@ impl Snapshot {
             ("routes", [routes(4), routes(6)].concat()),
             ("rules", [rules(4), rules(6)].concat()),
             ("neighbours", lines(&ip_json("neigh show nud permanent"), |_| true)),
-            ("bridge vlans", tool_lines("bridge", &["-j", "vlan", "show"])),
-            ("qdiscs", tool_lines("tc", &["-j", "qdisc", "show"])),
+            ("nexthops", lines(&ip_json("nexthop show"), |_| true)),
+            ("forwarding entries", tool_lines(BRIDGE, &["-j", "fdb", "show"], normal::keep_forwarding)),
+            ("bridge vlans", tool_lines(BRIDGE, &["-j", "vlan", "show"], |_| true)),
+            ("qdiscs", tool_lines("tc", &["-j", "qdisc", "show"], |_| true)),
             ("nftables", normal::ruleset(nft_json()).iter().map(normal::line).collect()),
             ("iptables", iptables()),
             ("sysctls", sysctls()),
@@ -84,7 +90,7 @@ impl Snapshot {
 
     /// Like [`Snapshot::take`] where the tools are installed, else [`Snapshot::take_from_kernel`].
     pub fn take_anywhere() -> Self {
-        let tools = ["ip", "bridge", "tc", "nft"];
+        let tools = ["ip", BRIDGE, "tc", "nft"];
         if tools.iter().all(|name| have(name).is_some()) { Self::take() } else { Self::take_from_kernel() }
     }
 
@@ -209,13 +215,13 @@ fn lines(list: &Value, keep: impl Fn(&Value) -> bool) -> Vec<String> {
     list.as_array().into_iter().flatten().filter(|item| keep(item)).map(normal::line).collect()
 }
 
-fn tool_lines(name: &str, arguments: &[&str]) -> Vec<String> {
+fn tool_lines(name: &str, arguments: &[&str], keep: impl Fn(&Value) -> bool) -> Vec<String> {
     let text = tool(name, arguments);
     if text.trim().is_empty() {
         return Vec::new();
     }
     let list = serde_json::from_str(&text).unwrap_or_else(|e| panic!("`{name}`: {e}: {text}"));
-    lines(&list, |_| true)
+    lines(&list, keep)
 }
 
 /// One line per address, so that a difference names the address rather than the whole link.

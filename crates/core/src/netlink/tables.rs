@@ -15,7 +15,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::connection::wait_readable;
-use super::entry::{self, Change, Fdb, Neighbour, Nexthop, PrefixRoute};
+use super::entry::wire::{GET, RTM_NEWNEIGH, RTM_NEWNEXTHOP, RTM_NEWROUTE};
+use super::entry::{Change, Fdb, Neighbour, Nexthop, PrefixRoute};
 use super::{KernelError, NetlinkError};
 use crate::nfnetlink::{find, text};
 
@@ -95,14 +96,14 @@ impl Tables {
         for (number, chunk) in changes.chunks(CHUNK).enumerate() {
             let base = number * CHUNK;
             let first = self.sequence.wrapping_add(1);
-            let mut bytes = Vec::with_capacity(chunk.len() * 80);
+            let mut bytes = Vec::with_capacity(chunk.len() * 96);
             for (index, change) in chunk.iter().enumerate() {
                 self.sequence = self.sequence.wrapping_add(1);
-                let (kind, mut flags, content) = change.encode();
+                let (kind, mut flags) = change.kind();
                 if index + 1 == chunk.len() {
                     flags |= NLM_F_ACK;
                 }
-                message(&mut bytes, kind, flags, self.sequence, &content);
+                message(&mut bytes, kind, flags, self.sequence, |into| change.encode(into));
             }
             let operation = || format!("make {} changes of forwarding tables", chunk.len());
             self.send(&bytes, &operation)?;
@@ -128,20 +129,30 @@ impl Tables {
     /// The permanent neighbours on a link.
     pub fn neighbours(&mut self, link: u32, ipv4: bool) -> Result<Vec<Neighbour>, NetlinkError> {
         let request = Neighbour::list(link, ipv4);
-        let all = self.list(entry::RTM_NEWNEIGH, &request, "neighbours", true, Neighbour::decode)?;
         // Kernels before 4.20 do not filter.
-        Ok(all.into_iter().filter(|neighbour| neighbour.link == link).collect())
+        let decode = |payload: &[u8]| Neighbour::decode(payload).filter(|neighbour| neighbour.link == link);
+        self.list(RTM_NEWNEIGH, &request, "neighbours", true, decode)
     }
 
     /// The static FDB entries of a VXLAN device, and those of its bridge for it, each as one of its own.
     pub fn fdb(&mut self, link: u32) -> Result<Vec<Fdb>, NetlinkError> {
-        let all = self.list(entry::RTM_NEWNEIGH, &Fdb::list(link), "FDB entries", true, Fdb::decode)?;
-        Ok(all.into_iter().filter(|fdb| fdb.link == link).collect())
+        let decode = |payload: &[u8]| Fdb::decode(payload).filter(|fdb| fdb.link == link);
+        self.list(RTM_NEWNEIGH, &Fdb::list(link), "FDB entries", true, decode)
     }
 
     /// All nexthop objects; `None` where the kernel has none (before 5.3).
     pub fn nexthops(&mut self) -> Result<Option<Vec<Nexthop>>, NetlinkError> {
-        match self.list(entry::RTM_NEWNEXTHOP, &Nexthop::list(), "nexthops", false, Nexthop::decode) {
+        self.known(&Nexthop::list())
+    }
+
+    /// Whether FDB entries can point at nexthop objects (since Linux 5.8, where it is built in).
+    pub fn has_fdb_nexthops(&mut self) -> Result<bool, NetlinkError> {
+        Ok(self.known(&Nexthop::list_of_none())?.is_some())
+    }
+
+    /// The nexthop objects that a request is for; `None` where the kernel does not know what is asked.
+    fn known(&mut self, request: &[u8]) -> Result<Option<Vec<Nexthop>>, NetlinkError> {
+        match self.list(RTM_NEWNEXTHOP, request, "nexthops", false, Nexthop::decode) {
             Ok(all) => Ok(Some(all)),
             Err(error) if matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EINVAL)) => Ok(None),
             Err(error) => Err(error),
@@ -151,8 +162,8 @@ impl Tables {
     /// The routes of the main table with a protocol number.
     pub fn routes(&mut self, ipv4: bool, protocol: u8) -> Result<Vec<PrefixRoute>, NetlinkError> {
         let request = PrefixRoute::list(ipv4, protocol);
-        let all = self.list(entry::RTM_NEWROUTE, &request, "routes", true, PrefixRoute::decode)?;
-        Ok(all.into_iter().filter(|route| route.protocol == protocol).collect())
+        let decode = |payload: &[u8]| PrefixRoute::decode(payload).filter(|route| route.protocol == protocol);
+        self.list(RTM_NEWROUTE, &request, "routes", true, decode)
     }
 
     fn list<T>(
@@ -168,7 +179,7 @@ impl Tables {
             self.sequence = self.sequence.wrapping_add(1);
             let sequence = self.sequence;
             let mut bytes = Vec::new();
-            message(&mut bytes, kind + entry::GET, NLM_F_DUMP, sequence, request);
+            message(&mut bytes, kind + GET, NLM_F_DUMP, sequence, |into| into.extend_from_slice(request));
             self.send(&bytes, &operation)?;
             let mut found = Vec::new();
             let mut failed = None;
@@ -247,14 +258,19 @@ fn is_missing(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV)
 }
 
-fn message(into: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, content: &[u8]) {
-    let length = u32::try_from(HEADER + content.len()).unwrap_or(u32::MAX);
-    into.extend(length.to_ne_bytes());
-    into.extend(kind.to_ne_bytes());
-    into.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-    into.extend(sequence.to_ne_bytes());
-    into.extend([0; 4]);
-    into.extend(content);
+/// Appends a message, whose content is appended by `fill`.
+fn message(into: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = into.len();
+    into.extend_from_slice(&[0; 4]);
+    into.extend_from_slice(&kind.to_ne_bytes());
+    into.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+    into.extend_from_slice(&sequence.to_ne_bytes());
+    into.extend_from_slice(&[0; 4]);
+    fill(into);
+    let length = u32::try_from(into.len() - start).unwrap_or(u32::MAX);
+    if let Some(field) = into.get_mut(start..start + 4) {
+        field.copy_from_slice(&length.to_ne_bytes());
+    }
     into.resize(into.len().next_multiple_of(4), 0);
 }
 
