@@ -135,11 +135,29 @@ pub struct Endpoint {
     pub second: Option<IpAddr>,
 }
 
+/// The prefix of the part of an IPv6 block that addresses are given from in bridged mode: a /64 has more than can be listed.
+const IPV6_USED: u8 = 120;
+
+/// The part of a block that a bridged network gives addresses from: all of it, but of an IPv6 block the first 256 addresses.
+pub fn used(block: &Cidr) -> Cidr {
+    let narrowed = (!block.is_ipv4() && block.prefix() < IPV6_USED)
+        .then(|| Cidr::new(block.network().address(), IPV6_USED))
+        .flatten();
+    narrowed.unwrap_or(*block)
+}
+
+/// Whether other nodes of a bridged network look for an address at the node that has these blocks.
+pub fn is_endpoint(blocks: &[Cidr], address: IpAddr) -> bool {
+    let four = blocks.iter().any(Cidr::is_ipv4);
+    blocks.iter().any(|block| block.is_ipv4() == four && used(block).contains(address))
+}
+
 /// Every container that may be in a node's blocks. Where there are blocks of both families they go together, in order: a container has the same
 /// place in both, so that its one hardware address can be computed from either.
 pub fn endpoints(blocks: &[Cidr]) -> impl Iterator<Item = Endpoint> {
     let (four, six): (Vec<Cidr>, Vec<Cidr>) = blocks.iter().partition(|block| block.is_ipv4());
-    let (first, second) = if four.is_empty() { (six, Vec::new()) } else { (four, six) };
+    let (first, second) =
+        if four.is_empty() { (six.iter().map(used).collect(), Vec::new()) } else { (four, six) };
     let mut second = second.into_iter();
     first.into_iter().flat_map(move |block| {
         let other = second.next();

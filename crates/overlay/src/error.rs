@@ -117,7 +117,7 @@ pub enum Reason {
     },
     /// More endpoints than can be computed in advance.
     #[error(
-        "bridged mode would need {endpoints} entries for the addresses of its peers' blocks, and {limit} are possible; use routed mode or smaller blocks"
+        "bridged mode would need entries for {endpoints} addresses in its peers' blocks, and {limit} are possible; give the nodes smaller blocks (a /26 has room for 64 containers), or use mode \"routed\", which needs one for each node"
     )]
     TooManyEndpoints {
         /// How many.

@@ -1,11 +1,11 @@
 //! Which of the nodes in a list is this host: the one that has one of its addresses.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use cni::LinkName;
-use ferrule_core::netlink::Netlink;
+use ferrule_core::netlink::{Netlink, Tables};
 
 use crate::error::{Error, Invalid, Reason};
 use crate::names::{Family, NodeId};
@@ -104,6 +104,26 @@ pub fn recognise(
     let underlay =
         Underlay { address, prefix: link.prefix, interface: link.interface.clone(), mtu: link.mtu };
     Ok((record.node.clone(), underlay))
+}
+
+/// The largest packet in bytes that gets from this host to each of the nodes: the least of what the links towards them carry and of what the routes
+/// to them say.
+///
+/// What the kernel has learnt of a way does not count: it forgets that after ten minutes, and what containers have must not come and go.
+pub fn path_mtu(netlink: &mut Netlink, underlay: &Underlay, nodes: &[Listed]) -> Result<u32, Error> {
+    let family = Family::of(underlay.address.is_ipv4());
+    let others = nodes.iter().filter_map(|listed| listed.record.underlay(family));
+    let others: Vec<IpAddr> = others.filter(|address| *address != underlay.address).collect();
+    let mut mtu = underlay.mtu;
+    let mut links = HashSet::new();
+    for path in Tables::open()?.paths(&others)?.into_iter().flatten() {
+        mtu = path.mtu.map_or(mtu, |said| said.min(mtu));
+        links.extend(path.links);
+    }
+    for link in links {
+        mtu = netlink.link_by_index(link)?.map_or(mtu, |link| link.mtu.min(mtu));
+    }
+    Ok(mtu)
 }
 
 fn candidates<'o>(hint: &Hint, own: &'o [OwnAddress]) -> Result<Vec<&'o OwnAddress>, Invalid> {

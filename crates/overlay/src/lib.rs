@@ -22,7 +22,7 @@ mod table;
 mod view;
 
 pub use actual::{Actual, Links};
-pub use desired::{Desired, Endpoint, Hop, endpoints, gateway};
+pub use desired::{Desired, Endpoint, Hop, endpoints, gateway, is_endpoint, used};
 pub use diff::{Changes, diff};
 pub use error::{Error, Invalid, Reason};
 pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};

@@ -178,8 +178,6 @@ pub fn survey(view: &View) -> Result<usize, Error> {
     if let Some(entry) = wrong.next() {
         return Err(drift(entry.to_string(), "missing or different"));
     }
-        return Err(drift(entry.to_string(), "missing or different"));
-    }
     if settings.is_guarded() {
         let guard = guard_of(settings, view.family().is_ipv4());
         surplus += guard.verify(&vteps(view)).map_err(ferrule_core::Error::from)?;

@@ -8,6 +8,7 @@ use ferrule_core::netlink::MacAddress;
 use ferrule_core::owner::hex_digest;
 use serde::{Deserialize, Serialize};
 
+use crate::desired::used;
 use crate::error::{Invalid, Reason};
 use crate::mac;
 use crate::names::{Family, Mode, NodeId, Port, Vni};
@@ -315,7 +316,8 @@ fn are_paired(blocks: &[Cidr]) -> bool {
 /// How many containers may be in blocks of a bridged network.
 fn endpoint_count(blocks: &[Cidr]) -> u64 {
     let four = blocks.iter().any(Cidr::is_ipv4);
-    let size = |block: &Cidr| 1_u64.checked_shl(u32::from(block.bits() - block.prefix())).unwrap_or(u64::MAX);
+    let size =
+        |block: &Cidr| 1_u64.checked_shl(u32::from(block.bits() - used(block).prefix())).unwrap_or(u64::MAX);
     blocks.iter().filter(|block| block.is_ipv4() == four).map(size).fold(0, u64::saturating_add)
 }
 

@@ -7,7 +7,7 @@ use cni::{Cidr, LinkName, NetworkName};
 use ferrule_core::netlink::{Netlink, Tables};
 use ferrule_overlay::{
     Actual, Desired, Family, Listed, Mode, NodeId, NodeRecord, Port, Purge, Report, Settings, Underlay, View,
-    Vni, apply, device, diff, endpoints, program, reconcile, remove, verify,
+    Vni, apply, device, diff, endpoints, identity, program, reconcile, remove, verify,
 };
 use testkit::{Host, Snapshot, Uplink, ip_json, tool};
 
@@ -136,6 +136,38 @@ fn a_host_that_is_renumbered_keeps_its_device() {
     let link = ip_json("link show vx-blue")[0].clone();
     assert_eq!((&link["ifindex"], &link["linkinfo"]["info_data"]["local"]), (&index, &"192.0.2.77".into()));
     verify(&renumbered).unwrap();
+}
+
+#[test]
+fn the_mtu_is_that_of_the_smallest_way_to_a_node() {
+    let _host = host();
+    for line in [
+        "route add 198.51.100.0/24 via 192.0.2.2 mtu 1400",
+        "link add narrow mtu 1300 type bridge",
+        "link set narrow up",
+        "address add 203.0.113.1/24 dev narrow",
+        "route add 198.18.1.0/24 nexthop via 192.0.2.2 nexthop via 203.0.113.2",
+        "route add unreachable 198.18.2.0/24",
+    ] {
+        tool("ip", &line.split(' ').collect::<Vec<_>>());
+    }
+    let underlay = view(&settings(), 0).underlay().clone();
+    let mtu = |addresses: &[&str]| {
+        let listed = addresses.iter().enumerate().map(|(number, address)| {
+            let node = NodeId::new(format!("n{number}")).unwrap();
+            let record = NodeRecord::new(node, &[address.parse().unwrap()], Port::VXLAN, &[], &[]);
+            Listed { path: number.to_string(), record }
+        });
+        identity::path_mtu(&mut Netlink::open().unwrap(), &underlay, &listed.collect::<Vec<_>>()).unwrap()
+    };
+    assert_eq!(mtu(&["192.0.2.1", "192.0.2.7", "198.51.200.1"]), 1500);
+    assert_eq!(mtu(&["192.0.2.1", "198.51.100.1", "192.0.2.7"]), 1400, "what a route says");
+    assert_eq!(mtu(&["198.18.2.1", "203.0.113.7"]), 1300, "what a link carries");
+    assert_eq!(mtu(&["198.18.1.7"]), 1300, "of several ways, the smallest");
+    // More than are asked for at once, the last of them the one that counts.
+    let many: Vec<String> = (1..=200).map(|last| format!("192.0.2.{last}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).chain(["198.51.100.1"]).collect();
+    assert_eq!(mtu(&many), 1400);
 }
 
 /// A bridged network, and the same with a node that has another underlay address.

@@ -367,6 +367,7 @@ impl Agent {
                 |listed: &&Listed| self.config.node.as_ref().is_none_or(|name| *name == listed.record.node);
             let candidates: Vec<Listed> = nodes.iter().filter(named).cloned().collect();
             let (node, underlay) = identity::recognise(&candidates, transport, &self.config.hint, own)?;
+            let underlay = kernel::along_paths(underlay, &nodes)?;
             let view = View::new(settings, underlay, &node, nodes)?;
             return Ok(Some((view, Vec::new())));
         }
@@ -383,6 +384,7 @@ impl Agent {
         let missing =
             || Invalid::new("--underlay-address", family, ferrule_overlay::Reason::NoUnderlay { family });
         let underlay: Underlay = underlay::of_family(&located, family).ok_or_else(missing)?;
+        let underlay = kernel::along_paths(underlay, &nodes)?;
         Ok(Some(View::screened(settings, underlay, &node, nodes)?))
     }
 

@@ -4,7 +4,9 @@
 use ferrule_core::marks::PROTOCOL;
 use ferrule_core::netlink::Netlink;
 use ferrule_overlay::identity::{self, OwnAddress};
-use ferrule_overlay::{Error, Family, Purge, Report, Settings, State, View, program, survey};
+use ferrule_overlay::{
+    Error, Family, Listed, Purge, Report, Settings, State, Underlay, View, program, survey,
+};
 
 use crate::notify::Scope;
 
@@ -20,6 +22,12 @@ pub(crate) struct Found {
 /// The addresses of this host's links.
 pub(crate) fn own_addresses() -> Result<Vec<OwnAddress>, Error> {
     identity::own_addresses(&mut Netlink::open()?, &Family::ALL)
+}
+
+/// The way out of this host, with what packets may have on the ways to these nodes.
+pub(crate) fn along_paths(underlay: Underlay, nodes: &[Listed]) -> Result<Underlay, Error> {
+    let mtu = identity::path_mtu(&mut Netlink::open()?, &underlay, nodes)?;
+    Ok(Underlay { mtu, ..underlay })
 }
 
 /// Whether the network's device is there, from an agent before.

@@ -75,10 +75,12 @@ pub(crate) fn keep_route(route: &Value) -> bool {
     !is_link_local(destination) && !destination.starts_with("ff00:")
 }
 
-/// Whether somebody has made a forwarding entry: it was not learnt, and is not for a group that a link has joined.
+/// Whether somebody has made a forwarding entry: it was not learnt, is not for a group that a link has joined, and is not a link's own address.
 pub(crate) fn keep_forwarding(entry: &Value) -> bool {
     let first = entry["mac"].as_str().and_then(|mac| u8::from_str_radix(mac.get(..2)?, 16).ok());
-    let made = matches!(entry["state"].as_str(), Some("permanent" | "static"));
+    let of_device = entry["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "self"));
+    // To a bridge, permanent is what is its own; to a device, what it does not forget.
+    let made = entry["state"] == "static" || (of_device && entry["state"] == "permanent");
     made && first.is_some_and(|byte| byte & 1 == 0)
 }
 

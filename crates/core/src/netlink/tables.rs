@@ -31,7 +31,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 5;
 
 const HEADER: usize = 16;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLM_F_REQUEST: u16 = 1;
@@ -62,11 +62,11 @@ impl fmt::Debug for Tables {
 }
 
 /// One message of an answer.
-struct Heard<'a> {
-    kind: u16,
+pub(super) struct Heard<'a> {
+    pub(super) kind: u16,
     flags: u16,
-    sequence: u32,
-    payload: &'a [u8],
+    pub(super) sequence: u32,
+    pub(super) payload: &'a [u8],
 }
 
 impl Tables {
@@ -176,8 +176,7 @@ impl Tables {
     ) -> Result<Vec<T>, NetlinkError> {
         let operation = || format!("list {what}");
         for attempt in 1..=ATTEMPTS {
-            self.sequence = self.sequence.wrapping_add(1);
-            let sequence = self.sequence;
+            let sequence = self.next_sequence();
             let mut bytes = Vec::new();
             message(&mut bytes, kind + GET, NLM_F_DUMP, sequence, |into| into.extend_from_slice(request));
             self.send(&bytes, &operation)?;
@@ -210,7 +209,12 @@ impl Tables {
         Err(NetlinkError::Interrupted { operation: operation() })
     }
 
-    fn send(&mut self, bytes: &[u8], operation: &dyn Fn() -> String) -> Result<(), NetlinkError> {
+    pub(super) fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8], operation: &dyn Fn() -> String) -> Result<(), NetlinkError> {
         loop {
             match self.socket.send(bytes, 0) {
                 Ok(_) => return Ok(()),
@@ -221,7 +225,7 @@ impl Tables {
     }
 
     /// Hands every message to `each` until that says it was the last.
-    fn receive(
+    pub(super) fn receive(
         &mut self,
         operation: &dyn Fn() -> String,
         mut each: impl FnMut(Heard<'_>) -> bool,
@@ -259,7 +263,13 @@ fn is_missing(errno: Errno) -> bool {
 }
 
 /// Appends a message, whose content is appended by `fill`.
-fn message(into: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn message(
+    into: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    fill: impl FnOnce(&mut Vec<u8>),
+) {
     let start = into.len();
     into.extend_from_slice(&[0; 4]);
     into.extend_from_slice(&kind.to_ne_bytes());

@@ -6,7 +6,7 @@ use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::Tunnel;
 use ferrule_overlay::{
     Error, Family, Flannel, Listed, Mode, Purge, Settings, State, View, device, gateway, identity, program,
-    source, tunnel,
+    source, tunnel, used,
 };
 use serde_json::{Value, json};
 
@@ -74,7 +74,8 @@ impl Network {
         };
         // Who is told that none of its addresses is listed is told all of them.
         let found = recognise(&identity::families(&nodes)).or_else(|_| recognise(&Family::ALL));
-        let (node, underlay) = found?;
+        let (node, mut underlay) = found?;
+        underlay.mtu = identity::path_mtu(&mut netlink, &underlay, &nodes)?;
         let view = View::new(settings.clone(), underlay, &node, nodes).map_err(Error::from)?;
         Ok(Self {
             mode: settings.mode,
@@ -194,6 +195,7 @@ impl Network {
     }
 
     fn range(&self, block: &Cidr) -> Value {
+        let block = &if self.mode == Mode::Bridged && !self.learns { used(block) } else { *block };
         let Some(subnet) = self.subnets.iter().find(|subnet| subnet.is_ipv4() == block.is_ipv4()) else {
             return json!({ "subnet": block });
         };

@@ -19,6 +19,15 @@ pub fn complete(config: &Config, network: &Network, mut ipam: AddResult) -> Resu
         return Err(Failure::new(Code::InvalidConfig, "the IPAM plugin answered without an address")
             .hint("correct the configuration of ipam, or leave it out to use the node's blocks"));
     }
+    if let Some(ip) = ipam.ips.first().filter(|_| network.mode == Mode::Bridged && !network.learns)
+        && !ferrule_overlay::is_endpoint(&network.blocks, ip.address.address())
+    {
+        let message =
+            format!("the IPAM plugin gave {}, which no other host of the network looks for here", ip.address);
+        return Err(Failure::new(Code::InvalidConfig, message).hint(
+            "other hosts know the addresses of this node's blocks (of an IPv6 block the first 256): give it one of these",
+        ));
+    }
     if config.ipam.is_none() && network.mode == Mode::Bridged {
         let second = second_address(network, &ipam.ips);
         ipam.ips.extend(second);

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use testkit::{Fabric, ping};
+use testkit::{Attachment, Fabric, ping};
 
-use crate::lab::{Inside, all_reach_all, connect, connect_all, explain, link, list, peers_with, run, state};
+use crate::lab::{
+    Inside, all_reach_all, connect, connect_all, explain, link, list, peers_with, refusal, run, state,
+};
 
 fn network(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, keys: Value) -> Value {
     let peers = peers_with(fabric, ipv4_underneath, |number| inside.slices(number));
@@ -108,4 +110,25 @@ fn hardware_addresses_follow_from_ip_addresses() {
     }
     let gateway: IpAddr = "10.50.0.1".parse().unwrap();
     assert!(ping(&far.container, gateway), "each host is the gateway of its own containers");
+}
+
+/// Nobody can list the addresses of a /64; containers get those that others look for.
+#[test]
+fn of_a_64_the_first_addresses_are_used() {
+    let fabric = Fabric::switched(2);
+    let peers = peers_with(&fabric, true, |number| vec![format!("fd00:50:0:{number}::/64")]);
+    let keys = json!({ "vni": 200, "mode": "bridged", "subnet": "fd00:50::/48", "peers": peers });
+    let connected = connect_all(&fabric, &list(&keys));
+    all_reach_all(&connected);
+    connected[0].check().unwrap();
+    let neighbours = run(connected[0].host, "ip -6 neigh show dev vb-blue nud permanent");
+    assert_eq!(neighbours.lines().count(), 256, "{neighbours}");
+    // An address that the operator gives out, and that nobody would look for here.
+    let mut elsewhere = keys.clone();
+    elsewhere["ipam"] = json!({ "type": "host-local",
+        "ranges": [[{ "subnet": "fd00:50::/48", "rangeStart": "fd00:50:0:1:1::", "rangeEnd": "fd00:50:0:1:1::9" }]] });
+    let chain = fabric.hosts()[0].runtime().chain(&list(&elsewhere));
+    let container = fabric.container("far");
+    let (code, text) = refusal(chain.add(&Attachment::new("far", &container, "eth0")));
+    assert!(code == 7 && text.contains("fd00:50:0:1:1:"), "{code} {text}");
 }
