@@ -29,7 +29,7 @@ demo: $(if $(CNI_BIN),,build) ## The main job on real input: two containers, a b
 demo-overlay: $(if $(CNI_BIN),,build overlayd) ## One network over three hosts: containers, a crash, a renumbering. No root, nothing left behind
 	@demo/run-overlay
 
-bench-overlay: overlayd ## What an overlay of 5,000 nodes costs one of them (NODES=…): time, memory, watch events
+bench-overlay: overlayd ## What an overlay of 5,000 nodes costs one of them (NODES=…), and a tunnel against plain routes
 	@tools/bench-overlay $(BIN) $(NODES)
 
 test: ## Everything that needs a Rust toolchain and a kernel. Installs or names what is missing

@@ -249,15 +249,13 @@ fn nexthops<F: Iterator<Item = u32>>(
     hops.dedup();
     let ways = hops.into_iter().filter_map(|hop| {
         let (link, gateway) = end_of(hop, links)?;
-        let present = actual.gateways.get(&(link, gateway)).copied();
-        let id = match present {
-            Some(id) => id,
-            None => {
-                let id = numbers.free.next()?;
-                let kind = NexthopKind::Gateway { link, gateway };
-                changes.set(Entry::Nexthop(Nexthop { id, kind, protocol: PROTOCOL }));
-                id
-            }
+        let id = if let Some(id) = actual.gateways.get(&(link, gateway)) {
+            *id
+        } else {
+            let id = numbers.free.next()?;
+            let kind = NexthopKind::Gateway { link, gateway };
+            changes.set(Entry::Nexthop(Nexthop { id, kind, protocol: PROTOCOL }));
+            id
         };
         Some((hop, id))
     });

@@ -50,6 +50,10 @@ fn a_mistake_in_the_configuration() {
             "peers[0].blocks[0]: a bridged network needs a subnet of IPv4",
         ),
         (
+            json!({ "vni": 100, "mode": "bridged", "subnet": "10.0.0.0/8", "peers": with(peers.clone(), c("10.128.0.0/15")) }),
+            "mode: bridged mode would need entries for 131328 addresses in its peers' blocks, and 100000 are possible; give the nodes smaller blocks",
+        ),
+        (
             json!({ "vni": 100, "peers": peers, "subnet": "10.40.0.0/16" }),
             "subnet: it belongs to mode \"bridged\"",
         ),
