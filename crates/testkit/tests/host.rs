@@ -108,12 +108,17 @@ fn a_snapshot_sees_each_kind_of_change() {
     let before = Snapshot::take();
     before.assert_same(&Snapshot::take());
 
-    let changes: [(&str, &str, &str); 10] = [
+    let changes: [(&str, &str, &str); 11] = [
         ("links", "ip link add br7 type bridge", "br7"),
         ("addresses", "ip addr add 10.9.9.9/32 dev lo", "10.9.9.9"),
         ("routes", "ip route add blackhole 10.8.0.0/16 table 77", "10.8.0.0/16"),
         ("nexthops", "ip nexthop add id 70 blackhole", "70"),
-        ("forwarding entries", "/sbin/bridge fdb add 02:00:00:00:00:07 dev br7 self", "02:00:00:00:00:07"),
+        ("links", "ip link add vx7 type vxlan id 7 dstport 4789", "vx7"),
+        (
+            "forwarding entries",
+            "/sbin/bridge fdb add 02:00:00:00:00:07 dev vx7 dst 192.0.2.1",
+            "02:00:00:00:00:07",
+        ),
         ("rules", "ip rule add from 10.7.0.0/16 table 77", "10.7.0.0"),
         ("nftables", "nft add table inet left", "left"),
         ("iptables", "iptables-nft -t nat -N CNI-left", "CNI-left"),

@@ -169,9 +169,22 @@ fn a_bridged_network_has_its_blocks_within_its_subnet() {
         view(bridged(&[]), two()).unwrap_err(),
         "peers[a].blocks[0]: a bridged network needs a subnet of IPv4, because node a has a block of it (value: 10.40.1.0/24)"
     );
-    let wide = vec![node("a", &["192.0.2.1"], &["10.0.0.0/24"]), node("b", &["192.0.2.2"], &["10.1.0.0/17"])];
+    let wide = vec![node("a", &["192.0.2.1"], &["10.0.0.0/24"]), node("b", &["192.0.2.2"], &["10.4.0.0/14"])];
     let message = view(bridged(&["10.0.0.0/8"]), wide).unwrap_err();
-    assert!(message.starts_with("mode: bridged mode would need 32768 entries"), "{message}");
+    assert!(message.starts_with("mode: bridged mode would need entries for 262144 addresses"), "{message}");
+    // Of an IPv6 block the first 256 addresses are used: as many as fit.
+    let nodes = |count: u16| {
+        let listed = |number: u16| {
+            let underlay = format!("192.0.{}.{}", number / 250, number % 250 + 1);
+            node(&format!("n{number}"), &[&underlay], &[&format!("fd00:0:0:{number:x}::/64")])
+        };
+        std::iter::once(node("a", &["198.51.100.1"], &["fd00:0:0:ffff::/64"]))
+            .chain((0..count).map(listed))
+            .collect()
+    };
+    assert!(view(bridged(&["fd00::/48"]), nodes(390)).is_ok());
+    let message = view(bridged(&["fd00::/48"]), nodes(391)).unwrap_err();
+    assert!(message.contains("entries for 100096 addresses"), "{message}");
 }
 
 #[test]
