@@ -14,7 +14,7 @@ use crate::mac;
 use crate::names::{Family, Mode, NodeId, Port, Vni};
 use crate::node::{Listed, NodeRecord};
 
-/// The most endpoints of bridged mode that are computed in advance: 0.7 s of programming, and 2 s for a comparison of all, whose time grows with
+/// The most endpoints of bridged mode that are computed in advance: 0.7 s of programming, and 2 to 3 s for a comparison of all, whose time grows with
 /// the square because the kernel walks over what it has listed each time that it goes on.
 pub const ENDPOINT_LIMIT: u64 = 100_000;
 
