@@ -25,8 +25,9 @@ const STDERR_LIMIT: usize = 64 << 10;
 /// without ending, and for those that end while a child of theirs still holds the output open.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long output may still come after the delegate itself has ended.
-const LINGER: Duration = Duration::from_millis(100);
+/// How long output may still come after the delegate itself has ended: until its readers have had the processor, which on a host that starts
+/// hundreds of containers at once takes more than 100 ms now and then. Only where a child of its own holds the output open is it all of this.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A delegate that is running.
 ///
