@@ -140,6 +140,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Looks at the object while nobody enters or leaves, and so while nobody makes or removes it; not at all if nobody is entered.
+    pub fn look<E: From<StateError>>(&self, look: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let Some(_note) = LockedFile::open(&self.directory.join("note"))? else { return Ok(()) };
+        if self.is_used() { look() } else { Ok(()) }
+    }
+
     /// Whether anybody is entered.
     pub fn is_used(&self) -> bool {
         fs::read_dir(self.directory.join("users")).is_ok_and(|mut users| users.next().is_some())

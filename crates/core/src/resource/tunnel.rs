@@ -64,6 +64,14 @@ impl Tunnel {
         self.shared().is_used()
     }
 
+    /// Looks at the overlay while no attachment makes or removes it; not at all if none is registered.
+    pub fn look<E: From<crate::state::StateError>>(
+        &self,
+        look: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.shared().look(look)
+    }
+
     /// Works on the overlay on behalf of a user, who is registered before; nobody else does meanwhile, and it is not taken away.
     pub fn work<E: From<crate::state::StateError>>(
         &self,

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use cni::{
@@ -124,17 +125,30 @@ impl Plugin for VxlanPlugin {
 fn connected(network: &Network) -> Result<(), Failure> {
     let Some(view) = network.view()? else { return Ok(()) };
     network::probe(&view).map_err(|failure| failure.with_code(Code::NotAvailable))?;
-    let in_use = match network.tunnel() {
-        Some(tunnel) => tunnel.is_used(),
-        None => true,
+    let verify = || ferrule_overlay::verify(&view);
+    let verified = match network.tunnel() {
+        Some(tunnel) if !tunnel.is_used() => Ok(()),
+        Some(tunnel) => verify().or_else(|_| settled(|| tunnel.look(verify))),
+        None => verify(),
     };
-    if !in_use {
-        return Ok(());
-    }
-    ferrule_overlay::verify(&view).map_err(|error| {
+    verified.map_err(|error| {
         let failure = Failure::from(error).with_code(Code::LimitedConnectivity);
         failure.hint("the next ADD puts it right, and so does the node agent where there is one")
     })
+}
+
+/// An ADD or DEL beside this may have the network half made: missing is only what is missing while none is at work on it. One that is registered
+/// and not yet at work is waited for, which takes it a moment.
+fn settled<E>(look: impl Fn() -> Result<(), E>) -> Result<(), E> {
+    const LOOKS: usize = 4;
+    const PAUSE: Duration = Duration::from_millis(100);
+    for _ in 1..LOOKS {
+        if look().is_ok() {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    look()
 }
 
 /// The IPAM plugin in effect.
