@@ -1,5 +1,7 @@
 //! Reading the ruleset back.
 
+use std::collections::HashSet;
+
 use super::abi;
 use super::connection::Connection;
 use super::element::{Element, RawElement, assemble};
@@ -134,7 +136,25 @@ impl Connection {
 
     /// All elements of a set or map. One that does not exist has none. Elements whose type or verdict this library cannot
     /// express, and the catch-all element, are left out.
+    ///
+    /// A set that is a hash table is rehashed some time after a commit, without a sign: who is in the middle of a list then meets elements
+    /// twice or not at all. So a list of more than a few elements, which may come in several parts, counts once it came twice.
     pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
+        const ONE_PART: usize = 8;
+        let mut before = HashSet::new();
+        for _ in 0..ATTEMPTS {
+            let found = self.listed_elements(table, set)?;
+            let all: HashSet<Element> = found.iter().cloned().collect();
+            if found.len() <= ONE_PART || (found.len() == all.len() && all == before) {
+                return Ok(found);
+            }
+            before = all;
+        }
+        let operation = format!("list the elements of {} '{table} {}'", set.noun(), set.name());
+        Err(nfnetlink::Error::Interrupted { operation, attempts: ATTEMPTS }.into())
+    }
+
+    fn listed_elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
         let mut request = elements_of(abi::message::GETSETELEM, 0, table, set);
         request.flags = libc::NLM_F_DUMP;
         let what = format!("list the elements of {} '{table} {}'", set.noun(), set.name());
