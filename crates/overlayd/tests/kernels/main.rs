@@ -61,7 +61,7 @@ impl Guest {
     #[track_caller]
     fn exchange(&self, what: &str, said: &str) -> String {
         let of = |number: usize| self.shared.join(format!("{what}.{number}"));
-        let staged = of(self.number).with_extension("new");
+        let staged = self.shared.join(format!("{what}.{}.new", self.number));
         fs::write(&staged, said).unwrap();
         fs::rename(&staged, of(self.number)).unwrap();
         let from = of(self.other());
