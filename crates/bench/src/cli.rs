@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+
+use crate::error::{BenchError, Doing as _, Result};
+use crate::explain::explain;
+use crate::scenario::{Bench, SCENARIOS, Scenario};
+use crate::suite::{Contender, REFERENCE, Suite};
+use crate::verdict::{Verdict, judge};
+use crate::{machine, report::Report, table, verdict::Row};
+
+/// Measures CNI plugins against another suite and against the kernel's own part, in turns in one run.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub struct Arguments {
+    /// The directory of our plugins, release.
+    #[arg(long, value_name = "DIR", default_value = "bin")]
+    bin: PathBuf,
+    /// The directory of the suite to compare with; by default the Go suite from ~/.cache/ferrule, else Debian's.
+    #[arg(long, value_name = "DIR")]
+    reference: Option<PathBuf>,
+    /// How many times each thing is done.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u16>,
+    /// About a minute: few rounds, small scenarios.
+    #[arg(long)]
+    short: bool,
+    /// These scenarios alone.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where bench.json goes.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    into: PathBuf,
+    /// Shows where the time of one ADD, CHECK and DEL goes: system calls that took long, and what waited for the kernel.
+    #[arg(long)]
+    explain: bool,
+    /// Fails if a target is missed. Without it only a ratio beyond twice its target fails, and only with --short.
+    #[arg(long)]
+    gate: bool,
+    /// Lists the scenarios.
+    #[arg(long)]
+    list: bool,
+}
+
+const ROUNDS: u16 = 40;
+const SHORT_ROUNDS: u16 = 5;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(error) = source {
+                text = format!("{text}: {error}");
+                source = error.source();
+            }
+            let _ = writeln!(std::io::stderr(), "bench: {text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Measures, prints and judges; false if a judgement fails the run.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    if arguments.list {
+        for scenario in SCENARIOS {
+            say(&mut out, &format!("{:<20} {}", scenario.name, scenario.about))?;
+        }
+        return Ok(true);
+    }
+    let scenarios = chosen(&arguments.only)?;
+    let contenders = contenders(arguments)?;
+    let rounds = arguments.rounds.unwrap_or(if arguments.short { SHORT_ROUNDS } else { ROUNDS });
+    for line in machine::describe(&contenders) {
+        say(&mut out, &line)?;
+    }
+    say(&mut out, &format!("{rounds} rounds, in turns; medians"))?;
+    // Before namespaces hide it.
+    std::fs::create_dir_all(&arguments.into).doing("make", &arguments.into)?;
+    let into = std::path::absolute(&arguments.into).doing("find", &arguments.into)?;
+    let base = testkit::Host::new();
+    let mut bench = Bench { base, contenders, rounds, report: Report::default() };
+    for scenario in scenarios {
+        let start = std::time::Instant::now();
+        scenario.run(&mut bench)?;
+        say(&mut out, &format!("  {} ({:.0} s)", scenario.name, start.elapsed().as_secs_f64()))?;
+    }
+    let rows = judge(&bench.report);
+    save(&into, &bench, &rows)?;
+    say(&mut out, &format!("\n{}", table::of_series(&bench.report).text()))?;
+    say(&mut out, &table::of_rows(&rows).text())?;
+    if arguments.explain {
+        say(&mut out, &explain(&bench.report))?;
+    }
+    Ok(passes(arguments, &rows))
+}
+
+fn say(out: &mut impl std::io::Write, line: &str) -> Result<()> {
+    writeln!(out, "{line}").and_then(|()| out.flush()).doing("write to", "standard output")
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Scenario>> {
+    if only.is_empty() {
+        return Ok(SCENARIOS.iter().collect());
+    }
+    let find = |name: &String| {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+        found.ok_or_else(|| BenchError::NoScenario { name: name.clone() })
+    };
+    only.iter().map(find).collect()
+}
+
+fn contenders(arguments: &Arguments) -> Result<Vec<Contender>> {
+    let mut contenders = vec![Contender::Suite(Suite::ours(&arguments.bin)?)];
+    contenders.extend(Suite::reference(arguments.reference.as_deref()).map(Contender::Suite));
+    let own = std::env::current_exe().doing("find", "this program")?;
+    let program = own.parent().unwrap_or(Path::new(".")).join("bench-floor");
+    contenders.push(Contender::Floor { program });
+    Ok(contenders)
+}
+
+fn save(into: &Path, bench: &Bench, rows: &[Row]) -> Result<()> {
+    let path = into.join("bench.json");
+    let document = json!({
+        "machine": machine::describe(&bench.contenders), "rounds": bench.rounds, "report": bench.report, "targets": rows
+    });
+    std::fs::write(&path, format!("{document:#}\n")).doing("write", &path)
+}
+
+fn passes(arguments: &Arguments, rows: &[Row]) -> bool {
+    let fails = |row: &&Row| match row.verdict {
+        Verdict::Missed => arguments.gate,
+        // Against another suite only: how near the floor something is depends on what else the machine does.
+        Verdict::FarOff => arguments.gate || (arguments.short && row.whose == REFERENCE),
+        Verdict::Met | Verdict::NotMeasured(_) => false,
+    };
+    rows.iter().find(fails).is_none()
+}

@@ -1,0 +1,185 @@
+//! The targets, and whether they were met. Only ratios of one run are judged.
+
+use serde::Serialize;
+
+use crate::report::{Metric, Report};
+use crate::suite::{FLOOR, OURS, REFERENCE};
+
+/// How far a ratio may be from its target before even a short run on a busy machine fails.
+pub const GENEROUS: f64 = 2.0;
+
+/// What is measured, and the bound on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// In a reader's words.
+    pub measure: &'static str,
+    ours: Of,
+    against: Of,
+    /// The bound on the quotient of both.
+    pub bound: Bound,
+}
+
+/// A measured number: scenario, contender, verbs.
+#[derive(Debug, Clone, Copy)]
+struct Of(&'static str, &'static str, &'static str, Metric);
+
+/// A bound on a ratio.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub enum Bound {
+    /// It may not be greater.
+    AtMost(f64),
+    /// It may not be less.
+    AtLeast(f64),
+}
+
+/// A target, and what came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// In a reader's words.
+    pub measure: &'static str,
+    /// Our number.
+    pub ours: Option<f64>,
+    /// The number it is held against.
+    pub against: Option<f64>,
+    /// Whose that is.
+    pub whose: String,
+    /// The quotient.
+    pub ratio: Option<f64>,
+    /// What it should be.
+    pub bound: Bound,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// What came of a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// It was reached.
+    Met,
+    /// It was not.
+    Missed,
+    /// And by more than a busy machine explains.
+    FarOff,
+    /// It could not be measured, or was not asked for.
+    NotMeasured(String),
+}
+
+impl Bound {
+    fn verdict(self, ratio: f64) -> Verdict {
+        let (met, near) = match self {
+            Self::AtMost(bound) => (ratio <= bound, ratio <= bound * GENEROUS),
+            Self::AtLeast(bound) => (ratio >= bound, ratio >= bound / GENEROUS),
+        };
+        match (met, near) {
+            (true, _) => Verdict::Met,
+            (false, true) => Verdict::Missed,
+            (false, false) => Verdict::FarOff,
+        }
+    }
+}
+
+const fn wall(
+    scenario: &'static str,
+    verbs: &'static str,
+    whose: &'static str,
+    most: f64,
+    measure: &'static str,
+) -> Target {
+    Target {
+        measure,
+        ours: Of(scenario, OURS, verbs, Metric::Wall),
+        against: Of(scenario, whose, verbs, Metric::Wall),
+        bound: Bound::AtMost(most),
+    }
+}
+
+/// All targets, in the order of the table.
+pub const TARGETS: &[Target] = &[
+    wall("chain", "ADD", REFERENCE, 0.10, "chain, IPv4: ADD"),
+    wall("chain-dual", "ADD", REFERENCE, 0.08, "chain, dual stack: ADD"),
+    wall("chain", "CHECK", REFERENCE, 0.10, "chain, IPv4: CHECK"),
+    wall("chain", "DEL", REFERENCE, 0.20, "chain, IPv4: DEL"),
+    wall("bridge", "ADD", REFERENCE, 0.40, "bridge and host-local: ADD"),
+    wall("bridge", "ADD", FLOOR, 1.5, "bridge and host-local: ADD"),
+    Target {
+        measure: "chain, IPv4: processor time of ADD and DEL",
+        ours: Of("chain", OURS, "ADD+DEL", Metric::Cpu),
+        against: Of("chain", REFERENCE, "ADD+DEL", Metric::Cpu),
+        bound: Bound::AtMost(0.12),
+    },
+    Target {
+        measure: "peak memory of any plugin of the chain",
+        ours: Of("chain", OURS, "peak memory", Metric::Figure),
+        against: Of("chain", REFERENCE, "peak memory", Metric::Figure),
+        bound: Bound::AtMost(0.4),
+    },
+];
+
+impl Target {
+    /// The scenarios it needs.
+    pub fn scenarios(&self) -> [&'static str; 2] {
+        [self.ours.0, self.against.0]
+    }
+
+    /// Holds it against what was measured.
+    pub fn judge(&self, report: &Report) -> Row {
+        let value = |of: Of| report.value(of.0, of.1, of.2, of.3);
+        let (ours, against) = (value(self.ours), value(self.against));
+        let ratio = ours.zip(against).map(|(ours, against)| ours / against);
+        let verdict = ratio.map_or_else(|| self.unmeasured(report), |ratio| self.bound.verdict(ratio));
+        let whose = if self.against.1 == OURS { self.against.0 } else { self.against.1 };
+        Row {
+            measure: self.measure,
+            ours,
+            against,
+            whose: whose.to_owned(),
+            ratio,
+            bound: self.bound,
+            verdict,
+        }
+    }
+
+    fn unmeasured(&self, report: &Report) -> Verdict {
+        let why = self.scenarios().iter().find_map(|scenario| report.skipped.get(*scenario).cloned());
+        Verdict::NotMeasured(why.unwrap_or_else(|| "not in this run".into()))
+    }
+}
+
+/// Holds all targets against what was measured.
+pub fn judge(report: &Report) -> Vec<Row> {
+    TARGETS.iter().map(|target| target.judge(report)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bound, TARGETS, Verdict, judge};
+    use crate::report::Report;
+    use crate::scenario::SCENARIOS;
+
+    #[test]
+    fn a_bound_is_met_missed_or_far_off() {
+        let verdicts = [0.1, 0.15, 0.3].map(|ratio| Bound::AtMost(0.1).verdict(ratio));
+        assert_eq!(verdicts, [Verdict::Met, Verdict::Missed, Verdict::FarOff]);
+        let verdicts = [5.0, 3.0, 2.0].map(|ratio| Bound::AtLeast(5.0).verdict(ratio));
+        assert_eq!(verdicts, [Verdict::Met, Verdict::Missed, Verdict::FarOff]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_judged_and_says_why() {
+        let mut report = Report::default();
+        report.skipped.insert("bridge".into(), "no bridges here".into());
+        let rows = judge(&report);
+        let bridge = rows.iter().find(|row| row.measure.starts_with("bridge")).unwrap();
+        assert_eq!(bridge.verdict, Verdict::NotMeasured("no bridges here".into()));
+        assert!(rows.iter().all(|row| matches!(row.verdict, Verdict::NotMeasured(_))));
+    }
+
+    #[test]
+    fn every_target_names_scenarios_that_exist() {
+        for target in TARGETS {
+            for name in target.scenarios() {
+                assert!(SCENARIOS.iter().any(|scenario| scenario.name == name), "{name}");
+            }
+        }
+    }
+}
