@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::error::{BenchError, Doing as _, Result};
 use crate::explain::explain;
-use crate::scenario::{Bench, SCENARIOS, Scenario};
+use crate::scenario::{Bench, SCENARIOS, Scale, Scenario};
 use crate::suite::{Contender, REFERENCE, Suite};
 use crate::verdict::{Verdict, judge};
 use crate::{machine, report::Report, table, verdict::Row};
@@ -48,9 +48,6 @@ pub struct Arguments {
     list: bool,
 }
 
-const ROUNDS: u16 = 40;
-const SHORT_ROUNDS: u16 = 5;
-
 /// The whole program.
 pub fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -80,20 +77,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     let scenarios = chosen(&arguments.only)?;
     let contenders = contenders(arguments)?;
-    let rounds = arguments.rounds.unwrap_or(if arguments.short { SHORT_ROUNDS } else { ROUNDS });
+    let mut scale = if arguments.short { Scale::SHORT } else { Scale::FULL };
+    scale.rounds = arguments.rounds.unwrap_or(scale.rounds);
     for line in machine::describe(&contenders) {
         say(&mut out, &line)?;
     }
-    say(&mut out, &format!("{rounds} rounds, in turns; medians"))?;
+    say(
+        &mut out,
+        &format!(
+            "rounds     {} of each, {} of what takes seconds; in turns",
+            scale.rounds, scale.slow_rounds
+        ),
+    )?;
     // Before namespaces hide it.
     std::fs::create_dir_all(&arguments.into).doing("make", &arguments.into)?;
     let into = std::path::absolute(&arguments.into).doing("find", &arguments.into)?;
     let base = testkit::Host::new();
-    let mut bench = Bench { base, contenders, rounds, report: Report::default() };
+    let mut bench = Bench { base, contenders, scale, report: Report::default() };
     for scenario in scenarios {
         let start = std::time::Instant::now();
         scenario.run(&mut bench)?;
-        say(&mut out, &format!("  {} ({:.0} s)", scenario.name, start.elapsed().as_secs_f64()))?;
+        let skipped = bench.report.skipped.get(scenario.name);
+        let note = skipped.map(|why| format!("not run: {why}")).unwrap_or_default();
+        say(&mut out, &format!("  {:<12} {:>4.0} s  {note}", scenario.name, start.elapsed().as_secs_f64()))?;
     }
     let rows = judge(&bench.report);
     save(&into, &bench, &rows)?;
@@ -132,7 +138,7 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>> {
 fn save(into: &Path, bench: &Bench, rows: &[Row]) -> Result<()> {
     let path = into.join("bench.json");
     let document = json!({
-        "machine": machine::describe(&bench.contenders), "rounds": bench.rounds, "report": bench.report, "targets": rows
+        "machine": machine::describe(&bench.contenders), "scale": bench.scale, "report": bench.report, "targets": rows
     });
     std::fs::write(&path, format!("{document:#}\n")).doing("write", &path)
 }

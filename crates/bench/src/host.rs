@@ -62,6 +62,19 @@ impl Host {
         })
     }
 
+    /// The same in the network of one of its containers.
+    ///
+    /// # Errors
+    /// As [`Host::enter`].
+    pub fn enter_container<T: Send>(&self, name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.enter(|| {
+            let path = netns_path(name);
+            let netns = File::open(&path).doing("open", &path)?;
+            setns(netns, CloneFlags::CLONE_NEWNET).doing("enter", &path)?;
+            work()
+        })
+    }
+
     /// Makes containers' namespaces, without a network.
     ///
     /// # Errors

@@ -125,6 +125,11 @@ impl Report {
         self.figures.push(Figure { scenario, contender, of, unit, value });
     }
 
+    /// Says why a scenario did not run.
+    pub fn skip(&mut self, scenario: &str, why: &str) {
+        self.skipped.insert(scenario.to_owned(), why.to_owned());
+    }
+
     /// Puts counts in.
     pub fn add_count(&mut self, scenario: &str, contender: &str, verb: &str, traced: Vec<Traced>) {
         let counts = Counts::of(traced.iter().flat_map(|program| &program.calls));

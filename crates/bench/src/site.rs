@@ -77,6 +77,8 @@ impl Step {
 }
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where netavark keeps what its firewall needs after a reload.
+const NETAVARK_STATE: &str = "/run/netavark";
 const IFNAME: &str = "eth0";
 
 /// A contender on its host, and the attachments it has made.
@@ -95,8 +97,12 @@ impl Site {
     /// If the host can't be made.
     pub fn new(base: &testkit::Host, contender: &Contender, job: &Job) -> Result<Self> {
         let host = Host::new(base)?;
-        if let Contender::Floor { .. } = contender {
-            prepare_floor(&host, job)?;
+        match contender {
+            Contender::Floor { .. } => prepare_floor(&host, job)?,
+            Contender::Netavark { .. } => {
+                host.enter(|| std::fs::create_dir_all(NETAVARK_STATE).doing("make", NETAVARK_STATE))?;
+            }
+            Contender::Suite(_) => {}
         }
         Ok(Self { contender: contender.clone(), host, job: job.clone(), results: Mutex::default() })
     }
@@ -127,7 +133,7 @@ impl Site {
         self.host.delete_containers(&numbers.map(container).collect::<Vec<_>>())
     }
 
-    /// Whether it knows this verb: the floor has no CHECK.
+    /// Whether it knows this verb: only plugins have a CHECK.
     pub fn knows(&self, verb: Verb) -> bool {
         verb != Verb::Check || matches!(self.contender, Contender::Suite(_))
     }
@@ -169,6 +175,9 @@ impl Site {
     ) -> Result<()> {
         match &self.contender {
             Contender::Floor { program } => execute(&floor_step(program, verb, &self.job, number)).map(drop),
+            Contender::Netavark { program } => {
+                execute(&netavark_step(program, verb, &self.job, number)).map(drop)
+            }
             Contender::Suite(suite) => self.suite_steps(suite, verb, number, execute),
         }
     }
@@ -258,10 +267,28 @@ fn floor_step(program: &std::path::Path, verb: Verb, job: &Job, number: u16) -> 
     }
 }
 
+fn netavark_step(program: &std::path::Path, verb: Verb, job: &Job, number: u16) -> Step {
+    let verb = if verb == Verb::Del { "teardown" } else { "setup" };
+    let id = container(number);
+    Step {
+        plugin: "netavark".into(),
+        what: format!("netavark {verb} of {id}"),
+        program: program.to_owned(),
+        arguments: vec![
+            "--config".into(),
+            NETAVARK_STATE.into(),
+            verb.into(),
+            netns_path(&id).display().to_string(),
+        ],
+        environment: vec![("NETAVARK_FW", "nftables".into())],
+        stdin: job.netavark(number).to_string().into_bytes(),
+    }
+}
+
 /// What plugins make on a host once, with the first container.
 fn prepare_floor(host: &Host, job: &Job) -> Result<()> {
     host.enter(|| {
-        if job.chain {
+        if job.has_firewall() {
             let nft = testkit::have("nft").ok_or(BenchError::NoTool { tool: "nft" })?;
             exec::run(Command::new(nft).args(["-f", "-"]), floor::RULESET.as_bytes(), "nft -f")?;
             for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {

@@ -20,6 +20,11 @@ pub enum Contender {
         /// The program that does it.
         program: PathBuf,
     },
+    /// Podman's.
+    Netavark {
+        /// Its program.
+        program: PathBuf,
+    },
 }
 
 /// A directory of plugins.
@@ -39,6 +44,10 @@ pub const OURS: &str = "ours";
 pub const REFERENCE: &str = "reference";
 /// The name of the floor.
 pub const FLOOR: &str = "floor";
+/// The name of netavark.
+pub const NETAVARK: &str = "netavark";
+/// The version of it that targets are about.
+pub const NETAVARK_VERSION: &str = "2.1";
 
 impl Contender {
     /// What it is called in tables.
@@ -46,6 +55,7 @@ impl Contender {
         match self {
             Self::Suite(suite) => suite.name,
             Self::Floor { .. } => FLOOR,
+            Self::Netavark { .. } => NETAVARK,
         }
     }
 }
@@ -92,6 +102,13 @@ impl Suite {
         }
         Err(BenchError::NoPlugin { plugin: plugin.to_owned(), directory: self.directory.clone() })
     }
+}
+
+/// Netavark's program: from the cache, else from where podman has it.
+pub fn netavark() -> Option<PathBuf> {
+    let cached = cache().map(|cache| cache.join(format!("netavark-{NETAVARK_VERSION}/bin/netavark")));
+    let packaged = Path::new("/usr/lib/podman/netavark").to_owned();
+    [cached, testkit::have("netavark"), Some(packaged)].into_iter().flatten().find(|path| path.is_file())
 }
 
 /// Where programs that are only built for comparisons are kept.

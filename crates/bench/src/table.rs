@@ -83,7 +83,9 @@ pub fn of_rows(rows: &[Row]) -> Table {
             Bound::AtMost(bound) => format!("at most {bound}"),
             Bound::AtLeast(bound) => format!("at least {bound}"),
         };
-        let number = |value: Option<f64>| value.map(short).unwrap_or_default();
+        let number = |value: Option<f64>| {
+            value.map(|value| format!("{} {}", short(value), row.unit)).unwrap_or_default()
+        };
         let ratio = row.ratio.map(|ratio| format!("{ratio:.3}")).unwrap_or_default();
         table.push([
             row.measure.to_owned(),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::report::{Metric, Report};
-use crate::suite::{FLOOR, OURS, REFERENCE};
+use crate::suite::{FLOOR, NETAVARK, OURS, REFERENCE};
 
 /// How far a ratio may be from its target before even a short run on a busy machine fails.
 pub const GENEROUS: f64 = 2.0;
@@ -17,6 +17,8 @@ pub struct Target {
     against: Of,
     /// The bound on the quotient of both.
     pub bound: Bound,
+    /// Of both numbers.
+    unit: &'static str,
 }
 
 /// A measured number: scenario, contender, verbs.
@@ -37,6 +39,8 @@ pub enum Bound {
 pub struct Row {
     /// In a reader's words.
     pub measure: &'static str,
+    /// Of both numbers.
+    pub unit: &'static str,
     /// Our number.
     pub ours: Option<f64>,
     /// The number it is held against.
@@ -90,6 +94,24 @@ const fn wall(
         ours: Of(scenario, OURS, verbs, Metric::Wall),
         against: Of(scenario, whose, verbs, Metric::Wall),
         bound: Bound::AtMost(most),
+        unit: "ms",
+    }
+}
+
+/// Against ourselves in better circumstances.
+const fn own(
+    scenario: &'static str,
+    verbs: &'static str,
+    (worse, better): (&'static str, &'static str),
+    most: f64,
+    measure: &'static str,
+) -> Target {
+    Target {
+        measure,
+        ours: Of(scenario, worse, verbs, Metric::Wall),
+        against: Of(scenario, better, verbs, Metric::Wall),
+        bound: Bound::AtMost(most),
+        unit: "ms",
     }
 }
 
@@ -101,17 +123,61 @@ pub const TARGETS: &[Target] = &[
     wall("chain", "DEL", REFERENCE, 0.20, "chain, IPv4: DEL"),
     wall("bridge", "ADD", REFERENCE, 0.40, "bridge and host-local: ADD"),
     wall("bridge", "ADD", FLOOR, 1.5, "bridge and host-local: ADD"),
+    wall(
+        "dad",
+        "ADD",
+        REFERENCE,
+        0.02,
+        "IPv6, where the reference waits for duplicate address detection: ADD",
+    ),
     Target {
         measure: "chain, IPv4: processor time of ADD and DEL",
         ours: Of("chain", OURS, "ADD+DEL", Metric::Cpu),
         against: Of("chain", REFERENCE, "ADD+DEL", Metric::Cpu),
         bound: Bound::AtMost(0.12),
+        unit: "ms",
     },
     Target {
         measure: "peak memory of any plugin of the chain",
         ours: Of("chain", OURS, "peak memory", Metric::Figure),
         against: Of("chain", REFERENCE, "peak memory", Metric::Figure),
         bound: Bound::AtMost(0.4),
+        unit: "KiB",
+    },
+    Target {
+        measure: "installed size, standalone files",
+        ours: Of("size", OURS, "standalone files", Metric::Figure),
+        against: Of("size", REFERENCE, "standalone files", Metric::Figure),
+        bound: Bound::AtMost(0.3),
+        unit: "MB",
+    },
+    Target {
+        measure: "installed size, multi-call",
+        ours: Of("size", OURS, "multi-call", Metric::Figure),
+        against: Of("size", REFERENCE, "standalone files", Metric::Figure),
+        bound: Bound::AtMost(0.08),
+        unit: "MB",
+    },
+    own("leases", "ADD", ("ours, full store", "ours, no leases"), 1.5, "host-local, 50,000 leases: ADD"),
+    own("leases", "CHECK", ("ours, full store", "ours, no leases"), 1.5, "host-local, 50,000 leases: CHECK"),
+    own("leases", "DEL", ("ours, full store", "ours, no leases"), 1.5, "host-local, 50,000 leases: DEL"),
+    own("ports", "ADD", ("ours, many ports", "ours, few ports"), 2.0, "portmap, 5,000 published ports: ADD"),
+    own("ports", "DEL", ("ours, many ports", "ours, few ports"), 2.0, "portmap, 5,000 published ports: DEL"),
+    own(
+        "ports",
+        "connect",
+        ("ours, many ports", "ours, few ports"),
+        1.1,
+        "a connection through one of 5,000 ports",
+    ),
+    wall("netavark", "ADD", NETAVARK, 0.35, "bridge, masquerade, two ports: set-up"),
+    wall("netavark", "DEL", NETAVARK, 0.50, "bridge, masquerade, two ports: tear-down"),
+    Target {
+        measure: "200 attachments, 16 at a time: attachments per second",
+        ours: Of("storm", OURS, "16 at a time", Metric::Figure),
+        against: Of("storm", REFERENCE, "16 at a time", Metric::Figure),
+        bound: Bound::AtLeast(5.0),
+        unit: "/s",
     },
 ];
 
@@ -127,9 +193,10 @@ impl Target {
         let (ours, against) = (value(self.ours), value(self.against));
         let ratio = ours.zip(against).map(|(ours, against)| ours / against);
         let verdict = ratio.map_or_else(|| self.unmeasured(report), |ratio| self.bound.verdict(ratio));
-        let whose = if self.against.1 == OURS { self.against.0 } else { self.against.1 };
+        let whose = self.against.1;
         Row {
             measure: self.measure,
+            unit: self.unit,
             ours,
             against,
             whose: whose.to_owned(),
@@ -140,7 +207,8 @@ impl Target {
     }
 
     fn unmeasured(&self, report: &Report) -> Verdict {
-        let why = self.scenarios().iter().find_map(|scenario| report.skipped.get(*scenario).cloned());
+        let names = [self.ours.0, self.against.0, self.ours.2];
+        let why = names.iter().find_map(|name| report.skipped.get(*name).cloned());
         Verdict::NotMeasured(why.unwrap_or_else(|| "not in this run".into()))
     }
 }

@@ -12,19 +12,28 @@ use crate::trace;
 /// The first of them makes the bridge and the tables, so it is not counted.
 const FIRST: u16 = 0;
 
-pub(super) fn run(scenario: &str, bench: &mut Bench, job: &Job) -> Result<()> {
-    let sites = sites(bench, job)?;
-    let rounds = bench.rounds;
+pub(super) fn run(scenario: &str, bench: &mut Bench, job: impl Fn(&Contender) -> Job) -> Result<()> {
+    let site = |contender: &Contender| Site::new(&bench.base, contender, &job(contender));
+    let sites: Vec<Site> = bench.contenders.iter().map(site).collect::<Result<_>>()?;
+    live(scenario, bench, &sites)
+}
+
+/// Whole lives on these sites.
+pub(super) fn live(scenario: &str, bench: &mut Bench, sites: &[Site]) -> Result<()> {
+    let rounds = bench.scale.rounds;
     // Two more: one that is traced, and one whose memory is looked at.
     let (traced, weighed) = (rounds + 1, rounds + 2);
-    for site in &sites {
+    for site in sites {
         site.create_containers(FIRST..=weighed)?;
         site.run(Verb::Add, FIRST)?;
     }
     for verb in Verb::ALL {
-        timed(scenario, bench, &sites, verb, rounds)?;
+        let attempts = in_turns(sites, verb, 1..=rounds)?;
+        for (site, attempts) in sites.iter().zip(&attempts) {
+            bench.report.add_series(scenario, site.contender().name(), verb.name(), attempts);
+        }
     }
-    for site in &sites {
+    for site in sites {
         counted(scenario, bench, site, traced)?;
         weigh(scenario, bench, site, weighed)?;
         site.run(Verb::Del, FIRST)?;
@@ -33,27 +42,23 @@ pub(super) fn run(scenario: &str, bench: &mut Bench, job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// A site for everyone who takes part.
-pub(super) fn sites(bench: &Bench, job: &Job) -> Result<Vec<Site>> {
-    bench.contenders.iter().map(|contender| Site::new(&bench.base, contender, job)).collect()
-}
-
-fn timed(scenario: &str, bench: &mut Bench, sites: &[Site], verb: Verb, rounds: u16) -> Result<()> {
+/// One verb for these containers, on one site after the other; what it cost, by site. Nobody always follows the same one.
+pub(super) fn in_turns(
+    sites: &[Site],
+    verb: Verb,
+    numbers: impl Iterator<Item = u16>,
+) -> Result<Vec<Vec<Attempt>>> {
     let mut attempts: Vec<Vec<Attempt>> = sites.iter().map(|_| Vec::new()).collect();
-    for round in 1..=rounds {
-        // Nobody always follows the same one.
+    for number in numbers {
         for turn in 0..sites.len() {
-            let index = (turn + usize::from(round)) % sites.len();
+            let index = (turn + usize::from(number)) % sites.len();
             if sites[index].knows(verb) {
                 pause();
-                attempts[index].push(sites[index].run(verb, round)?);
+                attempts[index].push(sites[index].run(verb, number)?);
             }
         }
     }
-    for (site, attempts) in sites.iter().zip(&attempts) {
-        bench.report.add_series(scenario, site.contender().name(), verb.name(), attempts);
-    }
-    Ok(())
+    Ok(attempts)
 }
 
 /// Counts the system calls of one more life.
@@ -77,9 +82,10 @@ fn weigh(scenario: &str, bench: &mut Bench, site: &Site, number: u16) -> Result<
     for verb in Verb::ALL.into_iter().filter(|verb| site.knows(*verb)) {
         site.run_by(verb, number, &mut |step| memory::run(step, &mut peaks))?;
     }
+    // Not iptables and the like.
     let own = |name: &str| match site.contender() {
         Contender::Suite(plugins) => plugins.has(name),
-        Contender::Floor { .. } => true,
+        Contender::Floor { .. } | Contender::Netavark { .. } => true,
     };
     let name = site.contender().name();
     for (program, peak) in &peaks {
