@@ -3,16 +3,18 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use serde_json::json;
 
 use crate::error::{BenchError, Doing as _, Result};
 use crate::explain::explain;
+use crate::report::Report;
 use crate::scenario::{Bench, SCENARIOS, Scale, Scenario};
 use crate::suite::{Contender, REFERENCE, Suite};
-use crate::verdict::{Verdict, judge};
-use crate::{machine, report::Report, table, verdict::Row};
+use crate::verdict::{Row, Verdict, judge};
+use crate::{machine, page, plots, table};
 
 /// Measures CNI plugins against another suite and against the kernel's own part, in turns in one run.
 #[derive(Debug, Parser)]
@@ -34,13 +36,16 @@ pub struct Arguments {
     /// These scenarios alone.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
-    /// Where bench.json goes.
+    /// Where bench.json and the plots go.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     into: PathBuf,
     /// Shows where the time of one ADD, CHECK and DEL goes: system calls that took long, and what waited for the kernel.
     #[arg(long)]
     explain: bool,
-    /// Fails if a target is missed. Without it only a ratio beyond twice its target fails, and only with --short.
+    /// Writes docs/benchmarks.md and its plots.
+    #[arg(long)]
+    write: bool,
+    /// Fails if a target is missed. Without it only a ratio beyond three times its target fails, and only with --short.
     #[arg(long)]
     gate: bool,
     /// Lists the scenarios.
@@ -68,10 +73,9 @@ pub fn main() -> ExitCode {
 
 /// Measures, prints and judges; false if a judgement fails the run.
 fn run(arguments: &Arguments) -> Result<bool> {
-    let mut out = std::io::stdout().lock();
     if arguments.list {
         for scenario in SCENARIOS {
-            say(&mut out, &format!("{:<20} {}", scenario.name, scenario.about))?;
+            say(&format!("{:<12} {}", scenario.name, scenario.about))?;
         }
         return Ok(true);
     }
@@ -79,39 +83,47 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let contenders = contenders(arguments)?;
     let mut scale = if arguments.short { Scale::SHORT } else { Scale::FULL };
     scale.rounds = arguments.rounds.unwrap_or(scale.rounds);
-    for line in machine::describe(&contenders) {
-        say(&mut out, &line)?;
-    }
-    say(
-        &mut out,
-        &format!(
-            "rounds     {} of each, {} of what takes seconds; in turns",
-            scale.rounds, scale.slow_rounds
-        ),
-    )?;
-    // Before namespaces hide it.
-    std::fs::create_dir_all(&arguments.into).doing("make", &arguments.into)?;
-    let into = std::path::absolute(&arguments.into).doing("find", &arguments.into)?;
+    let mut machine = machine::describe(&contenders);
+    let rounds =
+        format!("rounds     {} of each, {} of what takes seconds; in turns", scale.rounds, scale.slow_rounds);
+    machine.push(rounds);
+    say(&machine.join("\n"))?;
+
+    let absolute = |path: &Path| std::path::absolute(path).doing("find", path);
+    let (into, docs) = (absolute(&arguments.into)?, absolute(Path::new("docs"))?);
+    std::fs::create_dir_all(&into).doing("make", &into)?;
     let base = testkit::Host::new();
     let mut bench = Bench { base, contenders, scale, report: Report::default() };
-    for scenario in scenarios {
-        let start = std::time::Instant::now();
-        scenario.run(&mut bench)?;
-        let skipped = bench.report.skipped.get(scenario.name);
-        let note = skipped.map(|why| format!("not run: {why}")).unwrap_or_default();
-        say(&mut out, &format!("  {:<12} {:>4.0} s  {note}", scenario.name, start.elapsed().as_secs_f64()))?;
-    }
+    measure(&scenarios, &mut bench)?;
+
     let rows = judge(&bench.report);
-    save(&into, &bench, &rows)?;
-    say(&mut out, &format!("\n{}", table::of_series(&bench.report).text()))?;
-    say(&mut out, &table::of_rows(&rows).text())?;
+    save(&into, &machine, &bench, &rows)?;
+    if arguments.write {
+        page::save(&docs, &machine, &bench.report, &rows)?;
+    }
+    say(&format!("\n{}\n{}", table::of_series(&bench.report).text(), table::of_rows(&rows).text()))?;
+    for row in rows.iter().filter(|row| row.is_missed()) {
+        say(&format!("missed: {}{}", row.measure, row.explanation(&bench.report)))?;
+    }
     if arguments.explain {
-        say(&mut out, &explain(&bench.report))?;
+        say(&explain(&bench.report))?;
     }
     Ok(passes(arguments, &rows))
 }
 
-fn say(out: &mut impl std::io::Write, line: &str) -> Result<()> {
+fn measure(scenarios: &[&Scenario], bench: &mut Bench) -> Result<()> {
+    for scenario in scenarios {
+        let start = Instant::now();
+        scenario.run(bench)?;
+        let skipped = bench.report.skipped.get(scenario.name);
+        let note = skipped.map(|why| format!("  not run: {why}")).unwrap_or_default();
+        say(&format!("  {:<12} {:>4.0} s{note}", scenario.name, start.elapsed().as_secs_f64()))?;
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).doing("write to", "standard output")
 }
 
@@ -135,20 +147,19 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>> {
     Ok(contenders)
 }
 
-fn save(into: &Path, bench: &Bench, rows: &[Row]) -> Result<()> {
+fn save(into: &Path, machine: &[String], bench: &Bench, rows: &[Row]) -> Result<()> {
     let path = into.join("bench.json");
-    let document = json!({
-        "machine": machine::describe(&bench.contenders), "scale": bench.scale, "report": bench.report, "targets": rows
-    });
-    std::fs::write(&path, format!("{document:#}\n")).doing("write", &path)
+    let document = json!({"machine": machine, "scale": bench.scale, "report": bench.report, "targets": rows});
+    std::fs::write(&path, format!("{document:#}\n")).doing("write", &path)?;
+    plots::save(&bench.report, into).map(drop)
 }
 
 fn passes(arguments: &Arguments, rows: &[Row]) -> bool {
-    let fails = |row: &&Row| match row.verdict {
+    let fails = |row: &Row| match row.verdict {
         Verdict::Missed => arguments.gate,
         // Against another suite only: how near the floor something is depends on what else the machine does.
         Verdict::FarOff => arguments.gate || (arguments.short && row.whose == REFERENCE),
         Verdict::Met | Verdict::NotMeasured(_) => false,
     };
-    rows.iter().find(fails).is_none()
+    !rows.iter().any(fails)
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Count, Report};
+use crate::report::{Count, Report, Series};
+use crate::suite::{FLOOR, OURS};
 use crate::table::short;
 use crate::trace::{Counts, Traced};
 
@@ -57,4 +58,39 @@ fn program_lines(text: &mut String, program: &Traced) {
             call.arguments.trim_end()
         );
     }
+}
+
+/// Our verbs, plugin by plugin, with what waited for the kernel; and the same of the floor.
+pub fn where_time_goes(report: &Report) -> String {
+    let mut text = String::new();
+    for series in &report.series {
+        if let (Some(count), OURS | FLOOR) = (report.count_of(series), series.contender.as_str()) {
+            let _ = writeln!(
+                text,
+                "{:<10} {:<5} {:<5} {}",
+                series.scenario,
+                series.verb,
+                series.contender,
+                of_one(series, count)
+            );
+        }
+    }
+    text
+}
+
+/// `bridge 20.1 ms, portmap 6.3 ms; waits: close(packet socket) 13.1 ms`.
+pub fn of_one(series: &Series, count: &Count) -> String {
+    let mut plugins: Vec<(&String, &f64)> = series.plugins.iter().collect();
+    plugins.sort_by(|a, b| b.1.total_cmp(a.1));
+    let plugins: Vec<String> =
+        plugins.into_iter().map(|(plugin, time)| format!("{plugin} {} ms", short(*time))).collect();
+    let mut waits: Vec<_> =
+        count.traced.iter().flat_map(|program| &program.calls).filter(|call| call.waited()).collect();
+    waits.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
+    let waits: Vec<String> =
+        waits.iter().map(|call| format!("{} {} ms", call.gist(), short(call.milliseconds))).collect();
+    if waits.is_empty() {
+        return plugins.join(", ");
+    }
+    format!("{}; waits: {}", plugins.join(", "), waits.join(", "))
 }

@@ -11,7 +11,7 @@
 //! | [`exec`], [`trace`], [`memory`] | what one execution cost |
 //! | [`scenario`] | which jobs, how often, in which order |
 //! | [`report`], [`verdict`] | everything that was measured, and the targets |
-//! | [`table`] | how it is shown |
+//! | [`table`], [`explain`], [`plots`], [`page`] | how it is shown |
 
 pub mod cli;
 pub mod error;
@@ -22,11 +22,14 @@ pub mod host;
 pub mod job;
 pub mod machine;
 pub mod memory;
+pub mod page;
+pub mod plots;
 pub mod report;
 pub mod scenario;
 pub mod site;
 pub mod stats;
 pub mod suite;
+pub mod svg;
 pub mod table;
 pub mod trace;
 pub mod verdict;

@@ -139,17 +139,44 @@ impl Report {
 
     /// A number by name; of several verbs, joined by `+`, their sum. `None` if it was not measured.
     pub fn value(&self, scenario: &str, contender: &str, verbs: &str, metric: Metric) -> Option<f64> {
-        verbs.split('+').map(|verb| self.one(scenario, contender, verb, metric)).sum()
+        let median = |summary: &Summary| summary.median;
+        verbs.split('+').map(|verb| self.one(scenario, contender, verb, metric, median)).sum()
     }
 
-    fn one(&self, scenario: &str, contender: &str, verb: &str, metric: Metric) -> Option<f64> {
+    /// The same of the least of each: what the work costs when nothing else runs on the machine.
+    pub fn least(&self, scenario: &str, contender: &str, verbs: &str, metric: Metric) -> Option<f64> {
+        let least = |summary: &Summary| summary.least;
+        verbs.split('+').map(|verb| self.one(scenario, contender, verb, metric, least)).sum()
+    }
+
+    /// A series by name.
+    pub fn series_of(&self, scenario: &str, contender: &str, verb: &str) -> Option<&Series> {
+        let same = |s: &&Series| s.scenario == scenario && s.contender == contender && s.verb == verb;
+        self.series.iter().find(same)
+    }
+
+    /// The counts of what a series is about.
+    pub fn count_of(&self, series: &Series) -> Option<&Count> {
+        let named = |scenario: &str, contender: &str, verb: &str| {
+            scenario == series.scenario && contender == series.contender && verb == series.verb
+        };
+        self.counts.iter().find(|count| named(&count.scenario, &count.contender, &count.verb))
+    }
+
+    fn one(
+        &self,
+        scenario: &str,
+        contender: &str,
+        verb: &str,
+        metric: Metric,
+        pick: fn(&Summary) -> f64,
+    ) -> Option<f64> {
         if metric == Metric::Figure {
             let same = |f: &&Figure| f.scenario == scenario && f.contender == contender && f.of == verb;
             return self.figures.iter().find(same).map(|figure| figure.value);
         }
-        let same = |s: &&Series| s.scenario == scenario && s.contender == contender && s.verb == verb;
-        let series = self.series.iter().find(same)?;
-        Some(if metric == Metric::Cpu { series.cpu.median } else { series.wall.median })
+        let series = self.series_of(scenario, contender, verb)?;
+        Some(pick(if metric == Metric::Cpu { &series.cpu } else { &series.wall }))
     }
 }
 
@@ -174,6 +201,7 @@ mod tests {
         assert_eq!(value("ADD", Metric::Wall), Some(14.0));
         assert_eq!(value("ADD+DEL", Metric::Wall), Some(20.0));
         assert_eq!(value("ADD+DEL", Metric::Cpu), Some(10.0));
+        assert_eq!(report.least("chain", "ours", "ADD", Metric::Wall), Some(12.0));
         assert_eq!(report.series[0].plugins.get("portmap"), Some(&2.0));
     }
 

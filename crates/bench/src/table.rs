@@ -117,11 +117,6 @@ pub fn of_series(report: &Report) -> Table {
     ];
     let mut table = Table::new(&heading);
     for series in &report.series {
-        let same = |count: &&crate::report::Count| {
-            count.scenario == series.scenario
-                && count.contender == series.contender
-                && count.verb == series.verb
-        };
         let mut row = vec![
             series.scenario.clone(),
             series.verb.clone(),
@@ -130,7 +125,7 @@ pub fn of_series(report: &Report) -> Table {
             format!("{} to {}", short(series.wall.lower), short(series.wall.upper)),
             short(series.cpu.median),
         ];
-        match report.counts.iter().find(same).map(|count| count.counts) {
+        match report.count_of(series).map(|count| count.counts) {
             Some(counts) => row.extend([
                 counts.execs.to_string(),
                 counts.calls.to_string(),
@@ -148,8 +143,10 @@ pub fn of_series(report: &Report) -> Table {
 /// A number with three digits that count.
 pub fn short(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
+        size if size < 0.1 => format!("{value:.3}"),
         _ => format!("{value:.2}"),
     }
 }
@@ -177,6 +174,9 @@ mod tests {
 
     #[test]
     fn three_digits_count() {
-        assert_eq!([0.123, 1.5, 12.34, 1234.5].map(short), ["0.12", "1.50", "12.3", "1234"]);
+        assert_eq!(
+            [0.0, 0.0456, 0.123, 1.5, 12.34, 1234.5].map(short),
+            ["0", "0.046", "0.12", "1.50", "12.3", "1234"]
+        );
     }
 }

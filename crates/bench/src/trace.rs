@@ -47,6 +47,23 @@ pub struct Call {
 }
 
 impl Call {
+    /// What it was about, in few words: `sendto(RTM_DELLINK)`, `close(NETLINK:[NETFILTER])`.
+    pub fn gist(&self) -> String {
+        let of = |mark: &str| {
+            let rest = &self.arguments[self.arguments.find(mark)?..];
+            Some(rest.split([',', '<', '|', ' ', '>', ')']).next().unwrap_or_default().to_owned())
+        };
+        let socket = || self.arguments.split(['<', '>']).nth(1).map(ToOwned::to_owned);
+        let about = of("RTM_").or_else(|| of("NFNL_")).or_else(|| of("IPCTNL_")).or_else(socket);
+        // The number of a socket says nothing.
+        let about: String = about
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_ascii_digit() && !":[]".contains(*c))
+            .collect();
+        format!("{}({about})", self.name)
+    }
+
     /// Whether the kernel made the caller wait in it, most likely for a grace period.
     pub fn waited(&self) -> bool {
         self.milliseconds >= GRACE_PERIOD_MS && MAY_WAIT.contains(&self.name.as_str())
@@ -193,6 +210,14 @@ mod tests {
             calls.iter().filter(|call| call.waited()).map(|call| call.name.as_str()).collect();
         assert_eq!(waited, ["sendto", "close"]);
         assert!((Counts::of(&calls).waited_ms - 25.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_call_is_told_in_few_words() {
+        let log = "1 sendto(6<NETLINK:[ROUTE:2568]>, [{nlmsg_len=32, nlmsg_type=RTM_DELLINK, nlmsg_flags=0}], 32) = 32 <0.019>\n\
+                   1 close(7<socket:[56772106]>) = 0 <0.013>\n1 close(5<NETLINK:[NETFILTER:2560]>) = 0 <0.011>\n";
+        let gists: Vec<String> = parse(log).iter().map(super::Call::gist).collect();
+        assert_eq!(gists, ["sendto(RTM_DELLINK)", "close(socket)", "close(NETLINKNETFILTER)"]);
     }
 
     #[test]
