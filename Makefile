@@ -12,7 +12,7 @@ UNITDIR ?= /etc/systemd/system
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: bench build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
+.PHONY: bench bench-instructions build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -31,6 +31,9 @@ demo-overlay: $(if $(CNI_BIN),,build overlayd) ## One network over three hosts: 
 
 bench: $(if $(CNI_BIN),,build) ## Speed against the Go suite and against the kernel's own part, with targets. SHORT=1: a minute; OPTIONS='--explain …'
 	@tools/bench '$(or $(CNI_BIN),$(BIN))' $(if $(SHORT),--short) $(if $(ONLY),--only '$(ONLY)') $(OPTIONS)
+
+bench-instructions: ## Instructions of the pure parts (callgrind), against crates/bench/instructions.tsv. OPTIONS=--write writes that
+	@tools/bench-instructions $(OPTIONS)
 
 bench-overlay: overlayd ## What an overlay of 5,000 nodes costs one of them (NODES=…), and a tunnel against plain routes
 	@tools/bench-overlay $(BIN) $(NODES)

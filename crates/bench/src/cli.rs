@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::error::{BenchError, Doing as _, Result};
 use crate::explain::explain;
+use crate::instructions::Counted;
 use crate::report::Report;
 use crate::scenario::{Bench, SCENARIOS, Scale, Scenario};
 use crate::suite::{Contender, REFERENCE, Suite};
@@ -48,6 +49,10 @@ pub struct Arguments {
     /// Fails if a target is missed. Without it only a ratio beyond three times its target fails, and only with --short.
     #[arg(long)]
     gate: bool,
+    /// Counts the instructions of a program's parts under callgrind instead, and compares with crates/bench/instructions.tsv
+    /// (or, with --write, writes it).
+    #[arg(long, value_name = "PROGRAM")]
+    instructions: Option<PathBuf>,
     /// Lists the scenarios.
     #[arg(long)]
     list: bool,
@@ -79,6 +84,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
         return Ok(true);
     }
+    if let Some(program) = &arguments.instructions {
+        return count(program, arguments.write);
+    }
     let scenarios = chosen(&arguments.only)?;
     let contenders = contenders(arguments)?;
     let mut scale = if arguments.short { Scale::SHORT } else { Scale::FULL };
@@ -109,6 +117,28 @@ fn run(arguments: &Arguments) -> Result<bool> {
         say(&explain(&bench.report))?;
     }
     Ok(passes(arguments, &rows))
+}
+
+/// Where the counts of instructions are committed.
+const INSTRUCTIONS: &str = "crates/bench/instructions.tsv";
+
+/// Counts instructions; false if a part costs more than is written down.
+fn count(program: &Path, write: bool) -> Result<bool> {
+    let counted = Counted::of(program)?;
+    if write {
+        std::fs::write(INSTRUCTIONS, counted.list()).doing("write", INSTRUCTIONS)?;
+    }
+    let before = Counted::parse(&std::fs::read_to_string(INSTRUCTIONS).doing("read", INSTRUCTIONS)?);
+    let (text, worse) = counted.compare(&before);
+    say(&text)?;
+    if !counted.is_comparable(&before) {
+        say("Not judged: what is written down was counted with another compiler.")?;
+        return Ok(true);
+    }
+    if worse {
+        say("More is done than before. If that is meant: make bench-instructions OPTIONS=--write")?;
+    }
+    Ok(!worse)
 }
 
 fn measure(scenarios: &[&Scenario], bench: &mut Bench) -> Result<()> {

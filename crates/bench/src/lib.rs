@@ -11,6 +11,7 @@
 //! | [`exec`], [`trace`], [`memory`] | what one execution cost |
 //! | [`scenario`] | which jobs, how often, in which order |
 //! | [`report`], [`verdict`] | everything that was measured, and the targets |
+//! | [`instructions`] | what the pure parts cost, without a clock |
 //! | [`table`], [`explain`], [`plots`], [`page`] | how it is shown |
 
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod exec;
 pub mod explain;
 pub mod floor;
 pub mod host;
+pub mod instructions;
 pub mod job;
 pub mod machine;
 pub mod memory;
