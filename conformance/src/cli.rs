@@ -180,7 +180,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         profiles.insert(profile.plugin.clone(), profile);
     }
     let jobs = match arguments.jobs {
-        0 => std::thread::available_parallelism().map_or(4, |number| number.get() * 2),
+        0 => std::thread::available_parallelism().map_or(4, |number| number.get() * 3),
         number => number,
     };
     let plan = Plan {

@@ -8,6 +8,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use nix::dir::{Dir, Type};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use super::netlink::{self, View};
@@ -19,6 +22,9 @@ pub struct Snapshot {
     /// Key to value.
     pub lines: BTreeMap<String, String>,
 }
+
+/// How a directory is opened to be read.
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// Before the number of a second thing with the same key.
 const SAME: &str = " (again ";
@@ -181,26 +187,32 @@ impl Snapshot {
 
     fn add_sysctls(&mut self, label: &str) {
         // Interfaces come and go with their own settings; their own keys say enough about them.
-        let roots = ["net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/bridge"];
-        for root in roots {
-            self.walk_sysctl(label, Path::new("/proc/sys").join(root).as_path());
+        for root in ["net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/bridge"] {
+            if let Ok(directory) = Dir::open(&Path::new("/proc/sys").join(root), DIRECTORY, Mode::empty()) {
+                self.walk_sysctl(&format!("{label}/sysctl/{root}"), directory);
+            }
         }
     }
 
-    fn walk_sysctl(&mut self, label: &str, directory: &Path) {
-        let Ok(entries) = fs::read_dir(directory) else { return };
-        for entry in entries.flatten() {
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.to_string_lossy();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if name != "neigh" {
-                    self.walk_sysctl(label, &path);
-                }
-            } else if !is_volatile(&name)
-                && let Some(value) = read_setting(&path)
+    /// Everything below a directory of `/proc/sys`. There are a thousand settings to a namespace, so each is opened from its own directory:
+    /// the way there from the root would cost more than the reading.
+    fn walk_sysctl(&mut self, key: &str, mut directory: Dir) {
+        let entries = directory.iter().flatten().map(|entry| {
+            (entry.file_name().to_string_lossy().into_owned(), entry.file_type() == Some(Type::Directory))
+        });
+        let (directories, settings): (Vec<_>, Vec<_>) = entries.partition(|(_, is_directory)| *is_directory);
+        for (name, _) in settings {
+            if !is_volatile(&name)
+                && let Some(value) = read_setting(&directory, &name)
             {
-                let key = path.strip_prefix("/proc/sys").unwrap_or(&path).display();
-                self.put(format!("{label}/sysctl/{key}"), value);
+                self.put(format!("{key}/{name}"), value);
+            }
+        }
+        for (name, _) in directories {
+            if !["neigh", ".", ".."].contains(&name.as_str())
+                && let Ok(below) = Dir::openat(&directory, name.as_str(), DIRECTORY, Mode::empty())
+            {
+                self.walk_sysctl(&format!("{key}/{name}"), below);
             }
         }
     }
@@ -270,10 +282,12 @@ impl Snapshot {
     }
 }
 
-/// A file of `/proc/sys`, which gives all it has to one read. There are a thousand for each namespace, so system calls count.
-fn read_setting(path: &Path) -> Option<String> {
-    let mut bytes = [0; 4096];
-    let length = fs::File::open(path).ok()?.read(&mut bytes).ok()?;
+/// A file of `/proc/sys`, which gives all it has to one read. The kernel clears as much memory as the buffer is long, each time; a value that
+/// is longer than this one is compared as far as it goes.
+fn read_setting(directory: &Dir, name: &str) -> Option<String> {
+    let mut bytes = [0; 512];
+    let setting = openat(directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let length = fs::File::from(setting).read(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes[..length]).trim().to_owned())
 }
 

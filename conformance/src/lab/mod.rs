@@ -6,6 +6,7 @@
 mod attach;
 mod background;
 mod chain;
+mod direct;
 pub mod exec;
 pub mod runtime;
 pub mod stub;
@@ -14,7 +15,7 @@ pub mod world;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::Output;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -140,11 +141,14 @@ impl Lab {
 
     /// Makes a container: a network namespace `/run/netns/NAME`, container id `cnf-NAME`, interface `eth0`.
     pub fn container(&mut self, name: &str) -> Outcome<Container> {
-        self.sh(&format!("ip netns add {name}"))?;
+        let netns = format!("/run/netns/{name}");
+        direct::add(Path::new(&netns))
+            .map_err(|error| Stop::Broken(format!("cannot make the network namespace {netns}: {error}")))?;
+        self.journal_line(format!("ip netns add {name}"), "made");
         let container = Container {
             name: name.to_owned(),
             id: format!("cnf-{name}"),
-            netns: format!("/run/netns/{name}"),
+            netns,
             ifname: if self.profile.kind == Kind::Loopback { "lo" } else { "eth0" }.to_owned(),
         };
         self.containers.push(container.clone());
@@ -160,29 +164,46 @@ impl Lab {
 
     /// Runs a line of shell on the fake host: whether it succeeded, standard output, standard error.
     pub fn try_sh(&mut self, script: &str) -> Outcome<(bool, String, String)> {
-        let output = Command::new("sh").args(["-c", script]).output()?;
+        let output = direct::command(script).output()?;
+        Ok(self.told(script.to_owned(), &output))
+    }
+
+    /// Runs a line of shell in a container's network namespace. It must succeed.
+    pub fn sh_in(&mut self, container: &Container, script: &str) -> Outcome<String> {
+        // The program inherits the namespace of the thread that starts it, which is what `ip netns exec` would do with two more.
+        let output = inside(&container.path(), || direct::command(script).output())??;
+        let shell = format!("ip netns exec {} sh -c {}", container.name, quote(script));
+        let (ok, stdout, stderr) = self.told(shell, &output);
+        if ok {
+            Ok(stdout)
+        } else {
+            let name = &container.name;
+            Err(Stop::Broken(format!("`{script}` in container {name} failed: {}", stderr.trim())))
+        }
+    }
+
+    fn told(&mut self, shell: String, output: &Output) -> (bool, String, String) {
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         self.journal.push(Step {
-            shell: script.to_owned(),
+            shell,
             outcome: output.status.to_string(),
             stdout: shorten(&stdout),
             stderr: shorten(&stderr),
             together: false,
         });
-        Ok((output.status.success(), stdout, stderr))
-    }
-
-    /// Runs a line of shell in a container's network namespace. It must succeed.
-    pub fn sh_in(&mut self, container: &Container, script: &str) -> Outcome<String> {
-        self.sh(&format!("ip netns exec {} sh -c {}", container.name, quote(script)))
+        (output.status.success(), stdout, stderr)
     }
 
     /// Notes in the journal what a step cannot show, as a comment.
     pub fn note(&mut self, text: &str) {
+        self.journal_line(format!("# {text}"), "");
+    }
+
+    fn journal_line(&mut self, shell: String, outcome: &str) {
         self.journal.push(Step {
-            shell: format!("# {text}"),
-            outcome: String::new(),
+            shell,
+            outcome: outcome.to_owned(),
             stdout: String::new(),
             stderr: String::new(),
             together: false,
@@ -360,19 +381,14 @@ impl Lab {
     pub fn stub_in(&mut self, directory: &Path, name: &str, script: &Script) -> Outcome {
         let harness = Path::new(world::HOME).join("cni-conformance");
         stub::install(directory, name, &harness, script)?;
-        self.journal.push(Step {
-            shell: format!(
-                "mkdir -p {} && ln -sf {} {place} && printf %s {} >{place}.script",
-                directory.display(),
-                harness.display(),
-                quote(&serde_json::to_string(script).unwrap_or_default()),
-                place = directory.join(name).display(),
-            ),
-            outcome: "a stub delegate".to_owned(),
-            stdout: String::new(),
-            stderr: String::new(),
-            together: false,
-        });
+        let shell = format!(
+            "mkdir -p {} && ln -sf {} {place} && printf %s {} >{place}.script",
+            directory.display(),
+            harness.display(),
+            quote(&serde_json::to_string(script).unwrap_or_default()),
+            place = directory.join(name).display(),
+        );
+        self.journal_line(shell, "a stub delegate");
         Ok(())
     }
 

@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
+
+use super::direct;
 
 /// The harness's own corner of the private file system: executables, stubs, the changed files of `/etc` and `/var`.
 pub const HOME: &str = "/mnt";
@@ -142,14 +143,8 @@ pub fn enter(binaries: &Path, harness: &Path, isolation: Isolation) -> Result<Ve
         exposed.push(format!("cannot mount sysfs ({error}): plugins see the host's interfaces in /sys"));
     }
     step("create /run/netns", fs::create_dir_all("/run/netns"))?;
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).output();
-    let up = step("run `ip` (package iproute2)", up)?;
-    if up.status.success() {
-        Ok(exposed)
-    } else {
-        let said = String::from_utf8_lossy(&up.stderr).trim().to_owned();
-        Err(Refused { what: "bring lo up".to_owned(), error: io::Error::other(said) })
-    }
+    step("bring lo up", direct::raise_loopback())?;
+    Ok(exposed)
 }
 
 fn descriptor(file: &fs::File) -> PathBuf {
