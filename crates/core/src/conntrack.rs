@@ -13,7 +13,9 @@ use std::time::Instant;
 use cni::Cidr;
 use nix::errno::Errno;
 
-use crate::nfnetlink::{self, Answer, Attributes, Kind, Message, Received, Refusal, Socket, be16, be32, find};
+use crate::nfnetlink::{
+    self, Answer, Attributes, Kind, Message, Received, Refusal, Socket, be16, be32, find,
+};
 
 const SUBSYSTEM: u8 = 1;
 const CT_GET: Kind = Kind { subsystem: SUBSYSTEM, message: 1 };

@@ -104,7 +104,7 @@ impl VtepGuard {
         if fresh {
             transaction.add_set(&TABLE, &set);
         }
-        let present = if fresh { BTreeSet::new() } else { elements(connection, &set)? };
+        let present = if fresh { BTreeSet::new() } else { elements(connection, &set, vteps)? };
         for vtep in vteps.difference(&present) {
             transaction.add_element(&TABLE, &set, &element(*vtep));
         }
@@ -134,7 +134,7 @@ impl VtepGuard {
             return Err(missing(format!("the rule of network {} in chain {TABLE} {CHAIN}", self.network)));
         }
         let set = self.set();
-        let present = elements(&mut connection, &set)?;
+        let present = elements(&mut connection, &set, vteps)?;
         match vteps.difference(&present).next() {
             Some(vtep) => Err(missing(format!("element {vtep} of set {TABLE} {}", set.name()))),
             None => Ok(present.difference(vteps).count()),
@@ -219,14 +219,21 @@ fn element(vtep: IpAddr) -> Element {
     Element::new([Value::from(vtep)])
 }
 
-fn elements(connection: &mut Connection, set: &Set) -> Result<BTreeSet<IpAddr>, FirewallError> {
-    let all = connection.elements(&TABLE, set)?;
-    Ok(all
-        .into_iter()
-        .filter_map(|element| match element.key.first() {
-            Some(Value::Ipv4(v4)) => Some(IpAddr::V4(*v4)),
-            Some(Value::Ipv6(v6)) => Some(IpAddr::V6(*v6)),
-            _ => None,
-        })
-        .collect())
+/// The addresses in the set, which are expected to be these.
+fn elements(
+    connection: &mut Connection,
+    set: &Set,
+    expected: &BTreeSet<IpAddr>,
+) -> Result<BTreeSet<IpAddr>, FirewallError> {
+    let as_expected = |found: &[Element]| found.len() == expected.len() && addresses(found) == *expected;
+    Ok(addresses(&connection.elements_unless(&TABLE, set, as_expected)?))
+}
+
+fn addresses(elements: &[Element]) -> BTreeSet<IpAddr> {
+    let addresses = elements.iter().filter_map(|element| match element.key.first() {
+        Some(Value::Ipv4(v4)) => Some(IpAddr::V4(*v4)),
+        Some(Value::Ipv6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    });
+    addresses.collect()
 }

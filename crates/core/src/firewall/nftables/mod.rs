@@ -315,7 +315,7 @@ impl Nftables {
             return Ok(());
         }
         for set in sets {
-            if !connection.elements(table, set)?.is_empty() {
+            if !connection.is_empty(table, set)? {
                 return Ok(());
             }
         }
