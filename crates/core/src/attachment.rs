@@ -96,14 +96,7 @@ impl<'r> Building<'_, 'r> {
 
     /// Writes resources down, then makes them, in order. The first that fails ends it.
     pub fn ensure(&mut self, mut resources: Vec<Resource>) -> Result<(), Failure> {
-        for resource in &mut resources {
-            resource.observe(self.host)?;
-        }
-        let mut lines = Vec::new();
-        for resource in &resources {
-            lines.extend(line(resource)?);
-        }
-        self.log.append(&lines)?;
+        self.write_down(&mut resources)?;
         for resource in resources {
             let outcome = resource.ensure(self.host);
             // What is somebody else's was not made here, not even in part, and is not to be removed.
@@ -113,6 +106,27 @@ impl<'r> Building<'_, 'r> {
             outcome?;
         }
         Ok(())
+    }
+
+    /// Writes a resource down, then has `make` make it: for what takes more to be made than the record says.
+    pub fn ensure_by(
+        &mut self,
+        resource: Resource,
+        make: impl FnOnce(&Host<'r>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut resources = [resource];
+        self.write_down(&mut resources)?;
+        self.made.extend(resources);
+        make(self.host)
+    }
+
+    fn write_down(&mut self, resources: &mut [Resource]) -> Result<(), Failure> {
+        let mut lines = Vec::new();
+        for resource in resources {
+            resource.observe(self.host)?;
+            lines.extend(line(resource)?);
+        }
+        Ok(self.log.append(&lines)?)
     }
 
     /// Writes a lease down, then runs the IPAM plugin.

@@ -72,7 +72,7 @@ impl Tunnel {
         self.shared().look(look)
     }
 
-    /// Works on the overlay on behalf of a user, who is registered before; nobody else does meanwhile, and it is not taken away.
+    /// Registers the host's user and works on the overlay on its behalf; nobody else does meanwhile, and it is not taken away.
     pub fn work<E: From<crate::state::StateError>>(
         &self,
         host: &Host<'_>,
@@ -119,7 +119,7 @@ impl Tunnel {
 }
 
 impl Lifecycle for Tunnel {
-    /// Enters the user. The device is made after that, by whoever knows the nodes: from now on it is not taken away.
+    /// Enters the user. Who knows the nodes makes the rest by [`Tunnel::work`].
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.shared().enter(&host.user(), || Ok::<_, Error>(()))
     }

@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use cni::{
@@ -18,8 +17,7 @@ use ferrule_core::attachment::{self, Building};
 use ferrule_core::firewall::{self, Role};
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::{
-    Lease, Lifecycle, Resource, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth,
-    sweep_bridge,
+    Lease, Lifecycle, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth, sweep_bridge,
 };
 use ferrule_core::{Error, Host, Owner, privilege};
 use serde_json::json;
@@ -126,29 +124,16 @@ fn connected(network: &Network) -> Result<(), Failure> {
     let Some(view) = network.view()? else { return Ok(()) };
     network::probe(&view).map_err(|failure| failure.with_code(Code::NotAvailable))?;
     let verify = || ferrule_overlay::verify(&view);
+    // An ADD or DEL beside this may have the network half made: missing is only what is missing while none is at work on it.
     let verified = match network.tunnel() {
         Some(tunnel) if !tunnel.is_used() => Ok(()),
-        Some(tunnel) => verify().or_else(|_| settled(|| tunnel.look(verify))),
+        Some(tunnel) => verify().or_else(|_| tunnel.look(verify)),
         None => verify(),
     };
     verified.map_err(|error| {
         let failure = Failure::from(error).with_code(Code::LimitedConnectivity);
         failure.hint("the next ADD puts it right, and so does the node agent where there is one")
     })
-}
-
-/// An ADD or DEL beside this may have the network half made: missing is only what is missing while none is at work on it. One that is registered
-/// and not yet at work is waited for, which takes it a moment.
-fn settled<E>(look: impl Fn() -> Result<(), E>) -> Result<(), E> {
-    const LOOKS: usize = 4;
-    const PAUSE: Duration = Duration::from_millis(100);
-    for _ in 1..LOOKS {
-        if look().is_ok() {
-            return Ok(());
-        }
-        thread::sleep(PAUSE);
-    }
-    look()
 }
 
 /// The IPAM plugin in effect.
@@ -192,8 +177,11 @@ fn build(
     target: &Target,
     host_end: &LinkName,
 ) -> Result<AddResult, Failure> {
-    building.ensure(network.tunnel().map(Resource::from).into_iter().collect())?;
-    network.program(building.host())?;
+    match network.tunnel() {
+        // Entered and programmed in one go: who looks meanwhile waits, and does not find a network with a user and nothing else.
+        Some(tunnel) => building.ensure_by(tunnel.into(), |host| network.program(host))?,
+        None => network.program(building.host())?,
+    }
     let ipam = building.lease(ipam_type(config))?;
     let result = plan::complete(config, network, ipam)?;
     let name = building.host().owner().network.clone();
