@@ -262,9 +262,7 @@ fn a_subnet_is_stretched_over_hosts_and_repaired() {
     for agent in &agents {
         agent.settled(2);
     }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     // One hop: the other host is not a router between them.
     let ran = c1.container.run("ping", &["-n", "-c", "1", "-t", "1", "-W", "2", &c2.address.to_string()]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);

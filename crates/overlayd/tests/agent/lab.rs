@@ -195,6 +195,13 @@ impl Connected {
         Self { container, address: addresses[0], addresses }
     }
 
+    /// One on each of two hosts, `c1` and `c2`, that reach each other.
+    pub(crate) fn pair(fabric: &Fabric, first: &FabricHost, second: &FabricHost) -> [Self; 2] {
+        let pair = [(first, "c1"), (second, "c2")].map(|(host, name)| Self::add(fabric, host, name));
+        pair[0].until_reached(pair[1].address, Instant::now());
+        pair
+    }
+
     /// Whether one packet is answered within this time.
     pub(crate) fn reaches(&self, other: IpAddr, within: Duration) -> bool {
         let wait = format!("{:.2}", within.as_secs_f64());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use testkit::{Fabric, FabricHost, eventually};
 
 use crate::lab::{Connected, Probe, kernel, overlayd, sh};
-use crate::server::{Etcd, follow, need_etcd};
+use crate::server::{Etcd, follow, follow_all, need_etcd};
 
 fn changes(agent: &crate::lab::Agent<'_>) -> u64 {
     agent.status()["source"]["changes"].as_u64().unwrap()
@@ -17,10 +17,7 @@ fn a_node_that_joins_or_leaves_costs_the_others_one_event() {
     let fabric = Fabric::switched(4);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let etcd = Etcd::start(&hosts[3..]);
-    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(1);
-    }
+    let mut agents = follow_all(&etcd, &hosts[..2], "");
     let c1 = Connected::add(&fabric, hosts[0], "c1");
     let before = changes(&agents[0]);
 
@@ -66,13 +63,8 @@ fn a_node_with_a_new_address_publishes_it() {
     let fabric = Fabric::switched(3);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let etcd = Etcd::start(&hosts[2..]);
-    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(1);
-    }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let agents = follow_all(&etcd, &hosts[..2], "");
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let probe = Probe::start(&c1, c2.address);
     sh(hosts[1], "ip addr del 192.0.2.2/24 dev eth0; ip addr add 192.0.2.77/24 dev eth0");
     let since = Instant::now();
@@ -164,10 +156,7 @@ fn a_node_that_is_silent_for_long_is_removed() {
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let etcd = Etcd::start(&hosts[3..]);
     let options = "--alive 2 --grace 2";
-    let mut agents: Vec<_> = hosts[..3].iter().map(|host| follow(&etcd, host, options)).collect();
-    for agent in &agents {
-        agent.settled(2);
-    }
+    let mut agents = follow_all(&etcd, &hosts[..3], options);
     // The first of them may be the one that was elected: then another is.
     agents[0].kill();
     let since = Instant::now();
@@ -213,9 +202,7 @@ fn a_node_gets_a_block_of_each_family() {
     for agent in &agents {
         assert_eq!(lengths(agent), ["24", "64"]);
     }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let addresses = c2.container.enter(|| testkit::ip_json("-6 addr show dev eth0 scope global"));
     let v6 = addresses[0]["addr_info"][0]["local"].as_str().unwrap().parse().unwrap();
     c1.until_reached(v6, Instant::now());
@@ -228,13 +215,8 @@ fn a_node_without_the_family_of_the_tunnels_is_refused() {
     let fabric = Fabric::switched(4);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let etcd = Etcd::start(&hosts[3..]);
-    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(1);
-    }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let agents = follow_all(&etcd, &hosts[..2], "");
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let probe = Probe::start(&c1, c2.address);
     // It gets to etcd with an address that is not its underlay's.
     sh(
@@ -272,9 +254,7 @@ fn the_first_node_chooses_the_family_of_the_tunnels() {
         (status["own"]["underlay"].as_str(), status["own"]["mtu"].as_u64()),
         (Some("2001:db8::2"), Some(1430))
     );
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     // Nor does an outage change it.
     etcd.members[0].kill();
     second.kill();

@@ -7,7 +7,7 @@ use serde_json::json;
 use testkit::{Attachment, Fabric, FabricHost, eventually};
 
 use crate::lab::{Agent, Connected, Probe, kernel, sh};
-use crate::server::{Etcd, follow, need_etcd};
+use crate::server::{Etcd, follow, follow_all, need_etcd};
 
 fn current(agent: &Agent<'_>) -> bool {
     agent.status()["source"]["current"] == true
@@ -19,13 +19,8 @@ fn nothing_is_lost_while_etcd_is_away() {
     let fabric = Fabric::switched(4);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let mut etcd = Etcd::start(&hosts[3..]);
-    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(1);
-    }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let mut agents = follow_all(&etcd, &hosts[..2], "");
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let probe = Probe::start(&c1, c2.address);
     etcd.members[0].kill();
     eventually("the agents to miss etcd", || agents.iter().all(|agent| !current(agent)).then_some(()));
@@ -142,13 +137,8 @@ fn a_cluster_that_loses_its_leader_loses_no_packet() {
     let fabric = Fabric::switched(6);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let mut etcd = Etcd::start(&hosts[3..]);
-    let mut agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(1);
-    }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let mut agents = follow_all(&etcd, &hosts[..2], "");
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let probe = Probe::start(&c1, c2.address);
     let leader = etcd.leader();
     let since = Instant::now();
@@ -173,10 +163,7 @@ fn what_happened_before_a_compaction_is_not_missed() {
     let fabric = Fabric::switched(4);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let mut etcd = Etcd::start(&hosts[3..]);
-    let agents: Vec<_> = hosts[..3].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(2);
-    }
+    let agents = follow_all(&etcd, &hosts[..3], "");
     // Where no agent looks, a node leaves and the history is thrown away.
     etcd.members[0].kill();
     etcd.members[0].run(2380 + 99);
@@ -204,13 +191,8 @@ fn an_etcd_that_comes_back_empty_takes_nothing_away() {
     let fabric = Fabric::switched(3);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let mut etcd = Etcd::start(&hosts[2..]);
-    let agents: Vec<_> = hosts[..2].iter().map(|host| follow(&etcd, host, "")).collect();
-    for agent in &agents {
-        agent.settled(1);
-    }
-    let c1 = Connected::add(&fabric, hosts[0], "c1");
-    let c2 = Connected::add(&fabric, hosts[1], "c2");
-    c1.until_reached(c2.address, Instant::now());
+    let agents = follow_all(&etcd, &hosts[..2], "");
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let blocks = etcd.keys("blocks/");
 
     let probe = Probe::start(&c1, c2.address);

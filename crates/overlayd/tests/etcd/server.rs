@@ -200,3 +200,12 @@ pub(crate) fn follow<'f>(etcd: &Etcd<'_>, host: &'f FabricHost, options: &str) -
         ),
     )
 }
+
+/// Starts one on each of these hosts, and waits until each has the others as its peers.
+pub(crate) fn follow_all<'f>(etcd: &Etcd<'_>, hosts: &[&'f FabricHost], options: &str) -> Vec<Agent<'f>> {
+    let agents: Vec<_> = hosts.iter().map(|host| follow(etcd, host, options)).collect();
+    for agent in &agents {
+        agent.settled(hosts.len() - 1);
+    }
+    agents
+}
