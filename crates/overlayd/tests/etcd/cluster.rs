@@ -63,7 +63,7 @@ fn a_node_with_a_new_address_publishes_it() {
     let fabric = Fabric::switched(3);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
     let etcd = Etcd::start(&hosts[2..]);
-    let agents = follow_all(&etcd, &hosts[..2], "");
+    let _agents = follow_all(&etcd, &hosts[..2], "");
     let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     let probe = Probe::start(&c1, c2.address);
     sh(hosts[1], "ip addr del 192.0.2.2/24 dev eth0; ip addr add 192.0.2.77/24 dev eth0");
@@ -254,7 +254,7 @@ fn the_first_node_chooses_the_family_of_the_tunnels() {
         (status["own"]["underlay"].as_str(), status["own"]["mtu"].as_u64()),
         (Some("2001:db8::2"), Some(1430))
     );
-    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
+    let [_c1, _c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     // Nor does an outage change it.
     etcd.members[0].kill();
     second.kill();
