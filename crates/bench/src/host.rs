@@ -3,13 +3,15 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 use testkit::Netns;
 
 use crate::error::{Doing as _, Result};
-use crate::floor::message::set_loopback_up;
+use crate::floor::message::{add_veth, set_loopback_up};
 
 /// Directories that plugins keep state in: each host has its own, in memory.
 const STATE: [&CStr; 2] = [c"/run", c"/var/lib/cni"];
@@ -102,6 +104,30 @@ impl Host {
             Ok(())
         })
     }
+}
+
+/// Waits until the kernel has freed all network namespaces that were given up before.
+///
+/// It does so in order, by a worker that holds the lock of all links (RTNL) meanwhile, also against other namespaces: what runs then is slow. One
+/// more namespace is given up here; when its link is gone, so is everything of those before it.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn settle(_base: &testkit::Host) -> Result<()> {
+    const LINK: &str = "last";
+    let make = || {
+        unshare(CloneFlags::CLONE_NEWNET).doing("make a network namespace for", LINK)?;
+        own("net")
+    };
+    let netns = std::thread::scope(|scope| {
+        scope.spawn(make).join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+    })?;
+    add_veth(LINK, &netns).doing("make the link", LINK)?;
+    drop(netns);
+    while if_nametoindex(LINK).is_ok() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Where a container's namespace is, on its host.

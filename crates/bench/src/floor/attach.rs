@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use nix::libc;
@@ -13,17 +12,12 @@ use nix::sys::socket::SockProtocol;
 
 use super::Request;
 use super::message::{
-    Batch, Body, IFF_UP, NLM_F_CREATE, NLM_F_EXCL, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    Batch, Body, IFF_UP, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, NLM_F_CREATE, NLM_F_EXCL, RTM_DELLINK,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
 };
 
 const IFNAME: &str = "eth0";
-const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_F_NODAD: u8 = 0x02;
@@ -144,17 +138,7 @@ fn add_veth(request: &Request, bridge: u32, netns: &File) -> io::Result<()> {
         message.link(0, IFF_UP);
         message.text(IFLA_IFNAME, &request.link());
         message.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
-        message.nested(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "veth");
-            info.nested(IFLA_INFO_DATA, |data| {
-                data.nested(VETH_INFO_PEER, |peer| {
-                    // It can't be up yet: for the kernel it has no other end at this moment.
-                    peer.link(0, 0);
-                    peer.text(IFLA_IFNAME, IFNAME);
-                    peer.attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
-                });
-            });
-        });
+        message.veth(IFNAME, netns);
     });
     batch.transact(SockProtocol::NetlinkRoute)
 }

@@ -2,6 +2,7 @@
 //!
 //! Numbers are those of `linux/rtnetlink.h`, `linux/if_link.h` and `linux/netfilter/nf_tables.h`.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -20,6 +21,12 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_HEADER: usize = 16;
 
 pub(super) const IFF_UP: u32 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
 const LOOPBACK_INDEX: u32 = 1;
 
 /// Brings `lo` of the calling thread's namespace up.
@@ -29,6 +36,20 @@ const LOOPBACK_INDEX: u32 = 1;
 pub fn set_loopback_up() -> io::Result<()> {
     let mut batch = Batch::default();
     batch.message(RTM_NEWLINK, 0, |message| message.link(LOOPBACK_INDEX, IFF_UP));
+    batch.transact(SockProtocol::NetlinkRoute)
+}
+
+/// Makes a veth pair, one end here, the other in another namespace, both down.
+///
+/// # Errors
+/// What the kernel said.
+pub fn add_veth(name: &str, netns: &File) -> io::Result<()> {
+    let mut batch = Batch::default();
+    batch.message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |message| {
+        message.link(0, 0);
+        message.text(IFLA_IFNAME, name);
+        message.veth(name, netns);
+    });
     batch.transact(SockProtocol::NetlinkRoute)
 }
 
@@ -117,6 +138,21 @@ impl Body<'_> {
         for field in [0, index, flags, flags] {
             self.bytes(&field.to_ne_bytes());
         }
+    }
+
+    /// What makes a link a veth, with its other end in another namespace.
+    pub(super) fn veth(&mut self, peer_name: &str, netns: &File) {
+        self.nested(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "veth");
+            info.nested(IFLA_INFO_DATA, |data| {
+                data.nested(VETH_INFO_PEER, |peer| {
+                    // It can't be up yet: for the kernel it has no other end at this moment.
+                    peer.link(0, 0);
+                    peer.text(IFLA_IFNAME, peer_name);
+                    peer.attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
+                });
+            });
+        });
     }
 
     pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
