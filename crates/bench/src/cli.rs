@@ -189,7 +189,7 @@ fn passes(arguments: &Arguments, rows: &[Row]) -> bool {
         Verdict::Missed => arguments.gate,
         // Against another suite only: how near the floor something is depends on what else the machine does.
         Verdict::FarOff => arguments.gate || (arguments.short && row.whose == REFERENCE),
-        Verdict::Met | Verdict::NotMeasured(_) => false,
+        Verdict::Met | Verdict::NotMeasured(_) | Verdict::NotAsked => false,
     };
     !rows.iter().any(fails)
 }

@@ -70,14 +70,16 @@ impl Table {
     }
 }
 
-/// The targets and what came of them.
+/// The targets and what came of them; of a run that was asked for some scenarios only, those.
 pub fn of_rows(rows: &[Row]) -> Table {
     let mut table = Table::new(&["measure", "ours", "against", "", "ratio", "target", "verdict"]);
-    for row in rows {
+    let whole = rows.iter().all(|row| row.verdict == Verdict::NotAsked);
+    for row in rows.iter().filter(|row| whole || row.verdict != Verdict::NotAsked) {
         let verdict = match &row.verdict {
             Verdict::Met => "met".to_owned(),
             Verdict::Missed | Verdict::FarOff => "MISSED".to_owned(),
             Verdict::NotMeasured(why) => format!("not measured: {why}"),
+            Verdict::NotAsked => "not in this run".to_owned(),
         };
         let bound = match row.bound {
             Bound::AtMost(bound) => format!("at most {bound}"),

@@ -54,7 +54,7 @@ impl Call {
             Some(rest.split([',', '<', '|', ' ', '>', ')']).next().unwrap_or_default().to_owned())
         };
         let socket = || self.arguments.split(['<', '>']).nth(1).map(ToOwned::to_owned);
-        let about = of("RTM_").or_else(|| of("NFNL_")).or_else(|| of("IPCTNL_")).or_else(socket);
+        let about = of("RTM_").or_else(|| of("IPCTNL_")).or_else(|| of("NFNL_")).or_else(socket);
         // The number of a socket says nothing.
         let about: String = about
             .unwrap_or_default()
@@ -153,7 +153,7 @@ pub fn parse(log: &str) -> Vec<Call> {
             calls.push(Call {
                 thread,
                 name: name.to_owned(),
-                arguments: arguments.chars().take(100).collect(),
+                arguments: arguments.chars().take(160).collect(),
                 milliseconds: duration(rest),
                 request: matches!(name, "sendto" | "sendmsg" | "sendmmsg" | "write")
                     && arguments.split([',', ')']).next().is_some_and(|first| first.contains("<NETLINK:")),

@@ -85,8 +85,10 @@ pub enum Verdict {
     Missed,
     /// And by more than a busy machine explains: even the ratio of the quickest attempts is beyond [`GENEROUS`] times the target.
     FarOff,
-    /// It could not be measured, or was not asked for.
+    /// It could not be measured, and why.
     NotMeasured(String),
+    /// Its scenario was not in this run.
+    NotAsked,
 }
 
 impl Bound {
@@ -236,9 +238,9 @@ impl Target {
     }
 
     fn unmeasured(&self, report: &Report) -> Verdict {
-        let names = [self.ours.0, self.against.0, self.ours.2];
+        let names = [self.ours.0, self.against.0, self.ours.2, self.against.1];
         let why = names.iter().find_map(|name| report.skipped.get(*name).cloned());
-        Verdict::NotMeasured(why.unwrap_or_else(|| "not in this run".into()))
+        why.map_or(Verdict::NotAsked, Verdict::NotMeasured)
     }
 }
 
@@ -249,7 +251,7 @@ pub fn judge(report: &Report) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bound, TARGETS, Verdict, judge};
+    use super::{Bound, Row, TARGETS, Verdict, judge};
     use crate::report::Report;
     use crate::scenario::SCENARIOS;
 
@@ -273,7 +275,8 @@ mod tests {
         let rows = judge(&report);
         let bridge = rows.iter().find(|row| row.measure.starts_with("bridge")).unwrap();
         assert_eq!(bridge.verdict, Verdict::NotMeasured("no bridges here".into()));
-        assert!(rows.iter().all(|row| matches!(row.verdict, Verdict::NotMeasured(_))));
+        let unmeasured = |row: &Row| matches!(row.verdict, Verdict::NotMeasured(_) | Verdict::NotAsked);
+        assert!(rows.iter().all(unmeasured));
     }
 
     #[test]
