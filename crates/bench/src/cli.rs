@@ -13,7 +13,7 @@ use crate::explain::explain;
 use crate::instructions::Counted;
 use crate::report::Report;
 use crate::scenario::{Bench, SCENARIOS, Scale, Scenario};
-use crate::suite::{Contender, REFERENCE, Suite};
+use crate::suite::{Contender, NO_REFERENCE, REFERENCE, Suite};
 use crate::verdict::{Row, Verdict, judge};
 use crate::{machine, page, plots, table};
 
@@ -100,8 +100,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let absolute = |path: &Path| std::path::absolute(path).doing("find", path);
     let (into, docs) = (absolute(&arguments.into)?, absolute(Path::new("docs"))?);
     std::fs::create_dir_all(&into).doing("make", &into)?;
-    let base = testkit::Host::new();
-    let mut bench = Bench { base, contenders, scale, report: Report::default() };
+    let mut report = Report::default();
+    if !contenders.iter().any(|contender| contender.name() == REFERENCE) {
+        report.skip(REFERENCE, NO_REFERENCE);
+    }
+    let mut bench = Bench { base: testkit::Host::new(), contenders, scale, report };
     measure(&scenarios, &mut bench)?;
 
     let rows = judge(&bench.report);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::suite::Contender;
+use crate::suite::{Contender, NO_REFERENCE, REFERENCE};
 
 /// Lines about the machine and the contenders.
 pub fn describe(contenders: &[Contender]) -> Vec<String> {
@@ -27,10 +27,8 @@ pub fn describe(contenders: &[Contender]) -> Vec<String> {
             lines.push(format!("{:<10} {}", suite.name, suite.version));
         }
     }
-    if contenders.len() < 3 {
-        lines.push(
-            "reference  none: neither the Go suite in ~/.cache/ferrule nor Debian's package is here".into(),
-        );
+    if !contenders.iter().any(|contender| contender.name() == REFERENCE) {
+        lines.push(format!("{REFERENCE:<10} {NO_REFERENCE}"));
     }
     lines
 }

@@ -42,6 +42,9 @@ pub struct Suite {
 pub const OURS: &str = "ours";
 /// The name of the suite that ours is held against.
 pub const REFERENCE: &str = "reference";
+/// Why there may be none.
+pub const NO_REFERENCE: &str =
+    "neither the Go suite in ~/.cache/ferrule (built with Go) nor Debian's package is here";
 /// The name of the floor.
 pub const FLOOR: &str = "floor";
 /// The name of netavark.
