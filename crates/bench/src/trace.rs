@@ -136,6 +136,8 @@ pub fn run(step: &Step) -> Result<(Vec<u8>, Traced)> {
 pub fn parse(log: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut unfinished: HashMap<u32, usize> = HashMap::new();
+    // What strace has no better name for than `socket:[1234]`, with its family.
+    let mut sockets: HashMap<String, String> = HashMap::new();
     for line in log.lines() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
         let Ok(thread) = thread.parse() else { continue };
@@ -150,10 +152,21 @@ pub fn parse(log: &str) -> Vec<Call> {
             if rest.ends_with("<unfinished ...>") {
                 unfinished.insert(thread, calls.len());
             }
+            if name == "socket"
+                && let Some((family, made)) = arguments.split_once(", ")
+                && let Some(socket) = socket_of(made)
+            {
+                sockets.insert(socket.to_owned(), family.to_owned());
+            }
+            let mut shown: String = arguments.chars().take(160).collect();
+            if let Some((socket, family)) = socket_of(&shown).and_then(|socket| sockets.get_key_value(socket))
+            {
+                shown = shown.replacen(socket.as_str(), family, 1);
+            }
             calls.push(Call {
                 thread,
                 name: name.to_owned(),
-                arguments: arguments.chars().take(160).collect(),
+                arguments: shown,
                 milliseconds: duration(rest),
                 request: matches!(name, "sendto" | "sendmsg" | "sendmmsg" | "write")
                     && arguments.split([',', ')']).next().is_some_and(|first| first.contains("<NETLINK:")),
@@ -163,6 +176,13 @@ pub fn parse(log: &str) -> Vec<Call> {
         }
     }
     calls
+}
+
+/// `socket:[1234]`, if there is one in these words.
+fn socket_of(words: &str) -> Option<&str> {
+    let start = words.find("<socket:[")? + 1;
+    let length = words[start..].find('>')?;
+    Some(&words[start..start + length])
 }
 
 /// The time at the end of a line, `<0.000029>`, in milliseconds.
@@ -215,9 +235,13 @@ mod tests {
     #[test]
     fn a_call_is_told_in_few_words() {
         let log = "1 sendto(6<NETLINK:[ROUTE:2568]>, [{nlmsg_len=32, nlmsg_type=RTM_DELLINK, nlmsg_flags=0}], 32) = 32 <0.019>\n\
+                   1 socket(AF_PACKET, SOCK_DGRAM, htons(0)) = 7<socket:[56772106]> <0.001>\n\
                    1 close(7<socket:[56772106]>) = 0 <0.013>\n1 close(5<NETLINK:[NETFILTER:2560]>) = 0 <0.011>\n";
         let gists: Vec<String> = parse(log).iter().map(super::Call::gist).collect();
-        assert_eq!(gists, ["sendto(RTM_DELLINK)", "close(socket)", "close(NETLINKNETFILTER)"]);
+        assert_eq!(
+            gists,
+            ["sendto(RTM_DELLINK)", "socket(AF_PACKET)", "close(AF_PACKET)", "close(NETLINKNETFILTER)"]
+        );
     }
 
     #[test]
