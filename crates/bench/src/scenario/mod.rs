@@ -113,7 +113,7 @@ impl Scale {
         crowd: 50,
         connections: 2000,
         storm: 200,
-        small_storm: 48,
+        small_storm: 24,
         growth: 200,
     };
     /// About a minute.
