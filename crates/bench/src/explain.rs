@@ -1,5 +1,6 @@
 //! Where the time goes: the system calls of one ADD, CHECK and DEL that took longest.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::report::{Count, Report, Series};
@@ -9,6 +10,8 @@ use crate::trace::{Counts, Traced};
 
 /// How many calls of each program are shown.
 const SHOWN: usize = 6;
+/// How many kinds of calls are counted.
+const MOST: usize = 10;
 /// Shorter ones are never shown, in milliseconds.
 const WORTH: f64 = 0.1;
 
@@ -46,6 +49,15 @@ fn program_lines(text: &mut String, program: &Traced) {
         counts.waits,
         short(counts.waited_ms)
     );
+    let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
+    for call in &program.calls {
+        *by_name.entry(&call.name).or_default() += 1;
+    }
+    let mut by_name: Vec<_> = by_name.into_iter().collect();
+    by_name.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+    let most: Vec<String> =
+        by_name.iter().take(MOST).map(|(name, count)| format!("{count} {name}")).collect();
+    let _ = writeln!(text, "    of them {}", most.join(", "));
     let mut longest: Vec<_> = program.calls.iter().filter(|call| call.milliseconds >= WORTH).collect();
     longest.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
     for call in longest.into_iter().take(SHOWN) {

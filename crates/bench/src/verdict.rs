@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::explain::of_one;
-use crate::report::{Metric, Report};
+use crate::report::{Figure, Metric, Report};
 use crate::suite::{FLOOR, NETAVARK, OURS, REFERENCE};
+use crate::table::short;
 
 /// How far a ratio may be from its target before even a short run on a busy machine fails.
 pub const GENEROUS: f64 = 3.0;
@@ -64,9 +65,18 @@ impl Row {
         matches!(self.verdict, Verdict::Missed | Verdict::FarOff)
     }
 
-    /// Where our time goes: the plugins of each verb, and what waited for the kernel. Empty where it is not about time.
+    /// Where it goes: our plugins one by one, and what waited for the kernel.
     pub fn explanation(&self, report: &Report) -> String {
-        let Of(scenario, contender, verbs, _) = self.ours_of;
+        let Of(scenario, contender, verbs, metric) = self.ours_of;
+        if metric == Metric::Figure {
+            let of_plugin = |figure: &Figure| {
+                let same = figure.scenario == scenario && figure.contender == contender;
+                let (_, plugin) = figure.of.split_once(" of ").filter(|_| same)?;
+                Some(format!("{plugin} {} {}", short(figure.value), figure.unit))
+            };
+            let plugins: Vec<String> = report.figures.iter().filter_map(of_plugin).collect();
+            return if plugins.is_empty() { String::new() } else { format!(": {}", plugins.join(", ")) };
+        }
         let of_verb = |verb: &str| {
             let series = report.series_of(scenario, contender, verb)?;
             let count = report.count_of(series)?;

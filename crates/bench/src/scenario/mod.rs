@@ -122,7 +122,7 @@ impl Scale {
         slow_rounds: 2,
         leases: 50_000,
         crowd: 50,
-        connections: 300,
+        connections: 800,
         storm: 32,
         small_storm: 0,
         growth: 0,

@@ -29,6 +29,8 @@ const CLIENT: u16 = AFTER_CROWD + 1;
 const OTHERS: u16 = 3;
 /// Connections before it is the other's turn: what else the machine does comes and goes.
 const TURN: u16 = 20;
+/// Connections of each turn that are not counted.
+const WARM_UP: u16 = 3;
 
 pub(super) fn run(scenario: &'static str, bench: &mut Bench) -> Result<()> {
     let (rounds, crowd) = (bench.scale.rounds, bench.scale.crowd.min(AFTER_CROWD));
@@ -79,14 +81,16 @@ fn connections(host: &Host, port: u16, count: u16) -> Result<Vec<Attempt>> {
     let target = SocketAddr::from((HOST_ADDRESS, port));
     host.enter_container(&container(CLIENT), || {
         let mut attempts = Vec::new();
-        for _ in 0..count {
+        for number in 0..count + WARM_UP {
             let start = Instant::now();
             let stream = TcpStream::connect(target).doing("connect to", target.to_string())?;
             let wall = start.elapsed();
             // A reset: thousands of connections in TIME_WAIT would be an obstacle of their own.
             let reset = linger { l_onoff: 1, l_linger: 0 };
             setsockopt(&stream, sockopt::Linger, &reset).doing("set an option of", "a connection")?;
-            attempts.push(vec![("connect".to_owned(), Cost { wall, ..Cost::default() })]);
+            if number >= WARM_UP {
+                attempts.push(vec![("connect".to_owned(), Cost { wall, ..Cost::default() })]);
+            }
         }
         Ok(attempts)
     })

@@ -17,6 +17,10 @@ pub(super) fn run(scenario: &'static str, bench: &mut Bench) -> Result<()> {
     for suite in bench.suites() {
         let size = of_files(&suite, &PLUGINS)?;
         bench.report.add_figure(scenario, suite.name, "standalone files", "MB", size);
+        for plugin in PLUGINS {
+            let size = of_files(&suite, &[plugin])?;
+            bench.report.add_figure(scenario, suite.name, &format!("size of {plugin}"), "MB", size);
+        }
         if suite.has(MULTI_CALL) {
             let size = of_files(&suite, &[MULTI_CALL])?;
             bench.report.add_figure(scenario, suite.name, "multi-call", "MB", size);
