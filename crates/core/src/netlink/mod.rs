@@ -19,6 +19,7 @@ mod link;
 mod monitor;
 mod path;
 mod route;
+mod solicit;
 mod tables;
 mod vxlan;
 

@@ -5,10 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 
-mod packet;
 pub(crate) mod xtables;
-
-pub(crate) use packet::send_frame;
 
 // linux/nsfs.h: #define NS_GET_NSTYPE _IO(0xb7, 0x3)
 nix::ioctl_none_bad!(ns_get_nstype, nix::request_code_none!(0xb7, 0x3));
