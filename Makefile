@@ -12,7 +12,7 @@ UNITDIR ?= /etc/systemd/system
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: bench bench-instructions build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
+.PHONY: bench bench-instructions build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml survival e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -43,6 +43,9 @@ test: ## Everything that needs a Rust toolchain and a kernel. Installs or names 
 
 test-uml: ## What takes another kernel (VLANs of bridges), or two (an overlay between them): User Mode Linux (Debian package)
 	@tools/test-uml
+
+survival: $(if $(CNI_BIN),,build) ## Kills and errors at every system call, storms, churn, damage. SHORT=1: two minutes; WRITE=1: docs/survival.md
+	@tools/survival '$(or $(CNI_BIN),$(BIN))' $(if $(SHORT),--short) $(if $(WRITE),--write docs/survival.md) $(OPTIONS)
 
 e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as root)
 	@e2e/run

@@ -152,7 +152,15 @@ pub fn add<'r, T>(
     build: impl FnOnce(&mut Building<'_, 'r>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut log = LockedFile::create(&path(host.owner(), host.plugin()))?;
-    if let Some(earlier) = Record::parse(&log.read()?) {
+    let content = match log.read() {
+        Err(error) if log.is_empty() => {
+            // Just made, and good for nothing.
+            log.remove()?;
+            return Err(error.into());
+        }
+        other => other?,
+    };
+    if let Some(earlier) = Record::parse(&content) {
         Failure::join(remove(host, &earlier))?;
     }
     let header = Header {
@@ -190,19 +198,30 @@ pub fn del(
     host: &mut Host<'_>,
     unrecorded: impl FnOnce(&mut Host<'_>) -> Vec<Failure>,
 ) -> Result<(), Failure> {
-    let Some(mut log) = LockedFile::open(&path(host.owner(), host.plugin()))? else {
-        return Failure::join(unrecorded(host));
+    let path = path(host.owner(), host.plugin());
+    let Some(mut log) = LockedFile::open(&path)? else {
+        let mut failures = unrecorded(host);
+        failures.extend(registered(host));
+        // Of a call that was killed, when it had no record yet or none any more.
+        path.parent().map(state::prune);
+        return Failure::join(failures);
     };
     let record = Record::parse(&log.read()?);
     let damaged = record.as_ref().is_none_or(|record| record.damaged);
     let mut failures = record.map(|record| remove(host, &record)).unwrap_or_default();
     if damaged {
         failures.extend(unrecorded(host));
+        failures.extend(registered(host));
     }
     if failures.is_empty() {
         log.remove()?;
     }
     Failure::join(failures)
+}
+
+/// Removes what the attachment is entered for in registers of shared objects.
+fn registered(host: &mut Host<'_>) -> Vec<Failure> {
+    remove_registered(host).into_iter().map(Failure::from).collect()
 }
 
 /// CHECK: verifies what the record says ADD made; where there is no record, what `expected` derives from configuration and prevResult.
@@ -281,11 +300,12 @@ pub fn gc(request: &Request, plugin: &'static str, valid: &ValidAttachments) -> 
             for attachment in attachments.filter(stale) {
                 let call = request.for_attachment(&attachment);
                 let mut host = Host::for_removal(&call, &attachment, plugin, None);
-                failures.extend(remove_registered(&mut host).into_iter().map(Failure::from));
+                failures.extend(registered(&mut host));
             }
         }
         Err(error) => failures.push(error.into()),
     }
+    failures.extend(Shared::tidy().err().map(Failure::from));
     failures
 }
 
@@ -294,7 +314,12 @@ fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, Stat
     let directory = state::path(["attachments", network.as_str(), plugin]);
     let mut attachments = Vec::new();
     for container in state::names(&directory)? {
-        for ifname in state::names(&directory.join(&container))? {
+        let interfaces = state::names(&directory.join(&container))?;
+        if interfaces.is_empty() {
+            // Of a call that was killed. Whoever is making a record in it at this moment makes the directory again.
+            state::prune(&directory.join(&container));
+        }
+        for ifname in interfaces {
             let names = (ContainerId::new(container.as_str()), LinkName::new(ifname));
             if let (Ok(container_id), Ok(ifname)) = names {
                 attachments.push(Attachment { container_id, ifname });

@@ -149,6 +149,9 @@ impl Error {
             Self::Netlink(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES)) => {
                 "CAP_NET_ADMIN is needed, here and in the container's namespace"
             }
+            Self::Netlink(NetlinkError::Open { source }) if source.kind() != ErrorKind::PermissionDenied => {
+                "the host may be short of memory, or of open files"
+            }
             Self::Netns(NetnsError::Enter { .. }) | Self::Netlink(NetlinkError::Open { .. }) => {
                 "CAP_SYS_ADMIN is needed to enter a network namespace"
             }

@@ -6,6 +6,7 @@
 //! user and for ten thousand.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use cni::NetworkName;
@@ -94,7 +95,11 @@ impl Shared {
         N: DeserializeOwned,
         E: From<StateError>,
     {
-        let Some(mut note) = LockedFile::open(&self.directory.join("note"))? else { return Ok(()) };
+        let Some(mut note) = LockedFile::open(&self.directory.join("note"))? else {
+            // Who was killed while entering or leaving may have left empty directories.
+            state::prune(&self.directory);
+            return Ok(());
+        };
         let users = self.directory.join("users");
         let entry = users.join(&user.file);
         match fs::remove_file(&entry) {
@@ -103,9 +108,8 @@ impl Shared {
             }
             _ => {}
         }
-        match fs::remove_dir(&users) {
-            Err(error) if !state::missing(&error) => return Ok(()),
-            _ => {}
+        if !emptied(&users)? {
+            return Ok(());
         }
         dispose(decode(&note.read()?))?;
         note.remove()?;
@@ -123,7 +127,7 @@ impl Shared {
 
     /// Whether nobody but the user is entered. The first other name ends the search, however many there are.
     fn is_alone(users: &Path, user: &User) -> Result<bool, StateError> {
-        let mut entries = fs::read_dir(users).map_err(StateError::file("list", users))?;
+        let mut entries = state::entries(users).map_err(StateError::file("list", users))?;
         Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == user.file.as_str())))
     }
 
@@ -131,9 +135,8 @@ impl Shared {
     /// has to see for itself that nobody uses it.
     pub fn sweep<E: From<StateError>>(&self, dispose: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let note = LockedFile::create(&self.directory.join("note"))?;
-        match fs::remove_dir(self.directory.join("users")) {
-            Err(error) if !state::missing(&error) => return Ok(()),
-            _ => {}
+        if !emptied(&self.directory.join("users"))? {
+            return Ok(());
         }
         dispose()?;
         note.remove()?;
@@ -148,7 +151,7 @@ impl Shared {
 
     /// Whether anybody is entered.
     pub fn is_used(&self) -> bool {
-        fs::read_dir(self.directory.join("users")).is_ok_and(|mut users| users.next().is_some())
+        state::entries(&self.directory.join("users")).is_ok_and(|mut users| users.next().is_some())
     }
 
     /// Whether the user is entered.
@@ -164,6 +167,18 @@ impl Shared {
         Ok(entered.filter_map(|file| name_of_file(&file)).collect())
     }
 
+    /// Removes the empty directories that calls left which were killed while they entered or left.
+    pub fn tidy() -> Result<(), StateError> {
+        let root = state::path(["shared"]);
+        for kind in state::names(&root)? {
+            for object in state::names(&root.join(&kind))? {
+                // Fails where there is a note, and whoever is about to write one makes the directory again.
+                state::prune(&root.join(&kind).join(object));
+            }
+        }
+        Ok(())
+    }
+
     /// The attachments to a network that are entered anywhere as users of a plugin.
     pub fn owners(plugin: &str, network: &NetworkName) -> Result<Vec<Owner>, StateError> {
         let root = state::path(["shared"]);
@@ -176,6 +191,16 @@ impl Shared {
         owners.sort();
         owners.dedup();
         Ok(owners)
+    }
+}
+
+/// Removes a directory of users if nobody is in it; false if somebody is.
+fn emptied(users: &Path) -> Result<bool, StateError> {
+    match fs::remove_dir(users) {
+        Ok(()) => Ok(true),
+        Err(error) if state::missing(&error) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) => Err(StateError::file("remove directory", users)(error)),
     }
 }
 

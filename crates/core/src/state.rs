@@ -82,13 +82,14 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateErro
     options.open(path).and_then(|mut file| file.write_all(content)).map_err(StateError::file("write", path))
 }
 
-/// Removes a directory if it is empty, and then its parents likewise, up to and including [`ROOT`].
+/// Removes a directory if it is there and empty, and then its parents likewise, up to and including [`ROOT`].
 pub(crate) fn prune(path: &Path) {
     let mut directory = Some(path);
     while let Some(current) = directory.filter(|current| current.starts_with(ROOT)) {
-        // Not empty, or somebody else was faster: in either case there is nothing left to do here.
-        if fs::remove_dir(current).is_err() {
-            return;
+        match fs::remove_dir(current) {
+            // Whoever was killed on the way up, or down, has left the parents.
+            Err(error) if !missing(&error) => return,
+            _ => {}
         }
         directory = current.parent();
     }
@@ -106,8 +107,14 @@ impl LockedFile {
     pub(crate) fn create(path: &Path) -> Result<Self, StateError> {
         let deadline = Instant::now() + LOCK_LIMIT;
         loop {
-            if let Some(locked) = Self::attempt(path, true, deadline)? {
-                return Ok(locked);
+            match Self::attempt(path, true, deadline) {
+                Ok(Some(locked)) => return Ok(locked),
+                Ok(None) => {}
+                Err(error) => {
+                    // The directories, as far as they could be made.
+                    path.parent().map(prune);
+                    return Err(error);
+                }
             }
         }
     }
@@ -154,6 +161,7 @@ impl LockedFile {
                     thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(5));
                 }
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(TryLockError::Error(error)) => return Err(StateError::file("lock", path)(error)),
             }
         }
@@ -170,6 +178,11 @@ impl LockedFile {
             .and_then(|()| self.file.read_to_end(&mut bytes))
             .map_err(StateError::file("read", &self.path))?;
         Ok(bytes)
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.len() == 0)
     }
 
     /// Adds to the end, in one write.
@@ -205,9 +218,19 @@ pub(crate) fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
+/// [`fs::read_dir`], which unlike the other functions there does not try again when a signal interrupts it.
+pub(crate) fn entries(path: &Path) -> io::Result<fs::ReadDir> {
+    loop {
+        match fs::read_dir(path) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// The names in a directory; none if there is no such directory.
 pub(crate) fn names(path: &Path) -> Result<Vec<String>, StateError> {
-    let entries = match fs::read_dir(path) {
+    let entries = match entries(path) {
         Ok(entries) => entries,
         Err(error) if missing(&error) => return Ok(Vec::new()),
         Err(error) => return Err(StateError::file("list", path)(error)),

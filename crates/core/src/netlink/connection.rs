@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,7 @@ pub struct Netlink {
     handle: Handle,
     fd: i32,
     waker: Arc<Flag>,
+    failure: Failure,
 }
 
 impl fmt::Debug for Netlink {
@@ -59,9 +60,10 @@ impl Netlink {
     }
 
     fn from_socket(socket: PollSocket) -> Self {
-        let fd = socket.0.as_raw_fd();
+        let fd = socket.inner.as_raw_fd();
+        let failure = socket.failure.clone();
         let (connection, handle, _events) = rtnetlink::from_socket(socket);
-        Self { connection: Box::pin(connection), handle, fd, waker: Arc::new(Flag::default()) }
+        Self { connection: Box::pin(connection), handle, fd, waker: Arc::new(Flag::default()), failure }
     }
 
     /// Sends a change and waits for its acknowledgement.
@@ -142,6 +144,9 @@ impl Netlink {
             if self.connection.as_mut().poll(&mut context).is_ready() {
                 return Err(socket_failed(io::Error::from(io::ErrorKind::ConnectionAborted)));
             }
+            if let Some(source) = self.failure.take() {
+                return Err(socket_failed(source));
+            }
             loop {
                 match stream.as_mut().poll_next(&mut context) {
                     Poll::Ready(Some(message)) => {
@@ -205,12 +210,16 @@ fn kernel_error(error: &ErrorMessage) -> KernelError {
 
 /// Waits until the socket has something to read. `Err(None)` at the deadline.
 pub(super) fn wait_readable(fd: i32, deadline: Instant) -> Result<(), Option<Errno>> {
+    wait_for(fd, PollFlags::POLLIN, deadline)
+}
+
+fn wait_for(fd: i32, what: PollFlags, deadline: Instant) -> Result<(), Option<Errno>> {
     let fd = crate::sys::borrow_fd(fd);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spent spinning.
         let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(fd, what)], timeout) {
             Ok(0) if left.is_zero() => return Err(None),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
@@ -235,22 +244,73 @@ impl Wake for Flag {
 
 /// A non-blocking socket whose operations are pending when they would block; the loop above waits on the descriptor itself, so no waker
 /// need be kept.
-struct PollSocket(Socket);
+///
+/// `netlink-proto` gives a socket up at its first error. But a kernel that was short of memory once takes the next request, and what a failed
+/// ADD has made is removed through the same socket: so errors are put aside here for the loop above to find.
+struct PollSocket {
+    inner: Socket,
+    failure: Failure,
+}
 
-fn pending<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        other => Poll::Ready(other),
+/// The error of a socket that nobody has been told of yet.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    fn put(&self, error: io::Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl PollSocket {
+    /// Sends. A request that can't be sent counts as sent: else it would be sent before the next one.
+    fn sent(&self, length: usize, send: impl Fn() -> io::Result<usize>) -> usize {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let error = match send() {
+                Ok(sent) => return sent,
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // Documented of sockets in general; the kernel takes a request at once.
+                io::ErrorKind::WouldBlock
+                    if wait_for(self.inner.as_raw_fd(), PollFlags::POLLOUT, deadline).is_ok() => {}
+                _ => {
+                    self.failure.put(error);
+                    return length;
+                }
+            }
+        }
+    }
+
+    /// Receives, or is pending. After an error, too: the answer that was lost is not waited for by anybody.
+    fn received<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
+        loop {
+            match receive() {
+                Ok(value) => return Poll::Ready(Ok(value)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => {
+                    self.failure.put(error);
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 }
 
 impl AsyncSocket for PollSocket {
     fn socket_ref(&self) -> &Socket {
-        &self.0
+        &self.inner
     }
 
     fn socket_mut(&mut self) -> &mut Socket {
-        &mut self.0
+        &mut self.inner
     }
 
     fn new(protocol: isize) -> io::Result<Self> {
@@ -262,11 +322,11 @@ impl AsyncSocket for PollSocket {
         let _ = socket.set_cap_ack(true);
         // Since 4.20: filters of dumps are honoured.
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Self(socket))
+        Ok(Self { inner: socket, failure: Failure::default() })
     }
 
     fn poll_send(&self, _: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        pending(self.0.send(buffer, 0))
+        Poll::Ready(Ok(self.sent(buffer.len(), || self.inner.send(buffer, 0))))
     }
 
     fn poll_send_to(
@@ -275,11 +335,11 @@ impl AsyncSocket for PollSocket {
         buffer: &[u8],
         address: &SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        pending(self.0.send_to(buffer, address, 0))
+        Poll::Ready(Ok(self.sent(buffer.len(), || self.inner.send_to(buffer, address, 0))))
     }
 
     fn poll_recv<B: bytes::BufMut>(&self, _: &mut Context<'_>, buffer: &mut B) -> Poll<io::Result<()>> {
-        pending(self.0.recv(buffer, 0).map(|_| ()))
+        self.received(|| self.inner.recv(buffer, 0).map(|_| ()))
     }
 
     fn poll_recv_from<B: bytes::BufMut>(
@@ -287,10 +347,43 @@ impl AsyncSocket for PollSocket {
         _: &mut Context<'_>,
         buffer: &mut B,
     ) -> Poll<io::Result<SocketAddr>> {
-        pending(self.0.recv_from(buffer, 0).map(|(_, address)| address))
+        self.received(|| self.inner.recv_from(buffer, 0).map(|(_, address)| address))
     }
 
     fn poll_recv_from_full(&self, _: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        pending(self.0.recv_from_full())
+        self.received(|| self.inner.recv_from_full())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+
+    use nix::sys::socket::{setsockopt, sockopt};
+    use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+
+    use super::*;
+    use crate::sys::borrow_fd;
+
+    fn lookup(alias: usize) -> RouteNetlinkMessage {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName("lo".to_owned()));
+        if alias > 0 {
+            message.attributes.push(LinkAttribute::IfAlias("x".repeat(alias)));
+        }
+        RouteNetlinkMessage::GetLink(message)
+    }
+
+    #[test]
+    fn a_request_that_could_not_be_sent_does_not_end_the_socket() {
+        let mut netlink = Netlink::open().unwrap();
+        let fd: BorrowedFd<'_> = borrow_fd(netlink.fd);
+        setsockopt(&fd, sockopt::SndBuf, &4096).unwrap();
+        let error = netlink.get(lookup(60_000), || "look up link lo".to_owned()).unwrap_err();
+        let NetlinkError::Socket { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.raw_os_error(), Some(Errno::EMSGSIZE as i32));
+        // What a failed ADD has made is removed through the same socket.
+        let found = netlink.get(lookup(0), || "look up link lo".to_owned()).unwrap();
+        assert!(matches!(found, Some(RouteNetlinkMessage::NewLink(_))), "{found:?}");
     }
 }

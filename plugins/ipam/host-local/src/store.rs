@@ -83,6 +83,8 @@ pub(crate) struct Store {
     index: Option<Index>,
     /// The index on disk is not to be believed.
     distrusted: bool,
+    /// A lease could not be read: whose it is, an index made now would not know.
+    unreadable: bool,
     /// The directory was changed.
     touched: bool,
     /// What was put right, for people.
@@ -136,6 +138,7 @@ impl Store {
             directory,
             index: None,
             distrusted: false,
+            unreadable: false,
             touched: false,
             notes: Vec::new(),
         })
@@ -195,6 +198,7 @@ impl Store {
         }
         let mut recovered = Vec::new();
         let leases = lease::walk(&self.location.leases, repair, &mut recovered);
+        self.unreadable |= leases.iter().flatten().any(|lease| lease.owner.is_err());
         let recovered = recovered.into_iter();
         self.notes.extend(
             recovered
@@ -211,6 +215,7 @@ impl Store {
     /// Writes the index, as far as that is possible: without it the next call reads the store.
     pub(crate) fn save(&mut self) {
         if self.lock.is_some()
+            && !self.unreadable
             && let Some(index) = &mut self.index
         {
             let _ = index.save(&self.directory, self.touched);

@@ -198,6 +198,28 @@ fn an_add_with_an_error_anywhere_succeeds_or_leaves_nothing() {
 }
 
 #[test]
+fn a_gc_that_cannot_read_a_lease_does_not_hide_it_from_del() {
+    if !common::have("strace") {
+        testkit::skip!("strace is not installed");
+    }
+    let keep_old = |config: &Value| {
+        let mut config = config.clone();
+        config["cni.dev/valid-attachments"] =
+            serde_json::json!([{ "containerID": "old1", "ifname": "eth0" }]);
+        config
+    };
+    let (lab, config) = lab_with_two();
+    for call in calls(&lab, "GC", "", &keep_old(&config)).iter().filter(|call| call.name == "read") {
+        let (lab, config) = lab_with_two();
+        hit(&lab, "GC", "", &keep_old(&config), "error=EIO", call);
+        lab.del("old2", &config);
+        let left: Vec<String> =
+            lab.leases().into_values().filter(|owner| !owner.starts_with("old1")).collect();
+        assert!(left.is_empty(), "after EIO at {call:?}, DEL left {left:?}");
+    }
+}
+
+#[test]
 fn the_draft_of_a_dead_process_is_taken_back_by_whoever_comes_next() {
     for verb in ["ADD", "DEL", "CHECK"] {
         let (lab, config) = lab_with_two();

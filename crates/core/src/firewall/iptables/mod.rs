@@ -5,6 +5,7 @@
 //! calls by that name.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
@@ -33,7 +34,7 @@ use crate::netlink::{Netlink, NetlinkError};
 use crate::nft::{self, Connection};
 use crate::owner::Owner;
 use crate::shared::{Shared, User};
-use crate::state::{self, LockedFile};
+use crate::state::{self, LockedFile, StateError};
 
 const NAT: &str = "nat";
 const FILTER: &str = "filter";
@@ -164,6 +165,24 @@ fn alone(work: impl FnOnce() -> Result<(), FirewallError>) -> Result<(), Firewal
     let result = work();
     lock.remove()?;
     result
+}
+
+/// As [`alone`], and without the lock where there is no room for it: a file system that is full or read-only must not keep a container from
+/// being removed.
+fn alone_if_possible(work: impl FnOnce() -> Result<(), FirewallError>) -> Result<(), FirewallError> {
+    match LockedFile::create(&state::path(["iptables.lock"])) {
+        Err(StateError::File { source, .. })
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) =>
+        {
+            work()
+        }
+        Err(error) => Err(error.into()),
+        Ok(lock) => {
+            let result = work();
+            lock.remove()?;
+            result
+        }
+    }
 }
 
 /// Does the same for each item, each but the first in a thread of its own.
@@ -400,7 +419,7 @@ impl Firewall for Iptables {
     }
 
     fn remove_owner(&mut self, owner: &Owner, role: Role, addresses: &[IpAddr]) -> Result<(), FirewallError> {
-        alone(|| {
+        alone_if_possible(|| {
             self.change(&anywhere(role_table(role)), |family, table| {
                 match role {
                     Role::Interface => masquerade::remove_owner(table, owner, addresses),
@@ -425,7 +444,7 @@ impl Firewall for Iptables {
         role: Role,
         valid: &ValidAttachments,
     ) -> Result<(), FirewallError> {
-        alone(|| {
+        alone_if_possible(|| {
             self.change(&anywhere(role_table(role)), |_, table| {
                 match role {
                     Role::Interface => masquerade::collect(table, network, valid),

@@ -278,7 +278,28 @@ impl Nftables {
                     Shared::new(CHAINS, &name).leave(&user, || self.delete_chain(&table, chain))?;
                 }
             }
+            self.leave_elements(&user, &table, &sets)?;
             table_register(&table).leave(&user, || self.delete_unused(&table, &sets))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a user out of the registers of elements that attachments share, and deletes those that were its alone.
+    fn leave_elements(&mut self, user: &User, table: &Table, sets: &[Set]) -> Result<(), FirewallError> {
+        let names = Shared::entered(ELEMENTS, user)?;
+        for set in sets.iter().filter(|set| names.iter().any(|name| is_of_set(name, table, set))) {
+            for element in self.connection()?.elements(table, set)? {
+                let name = element_name(table, set, &element);
+                if names.contains(&name) && element.comment.as_deref() == Some("shared") {
+                    let mut transaction = Transaction::new();
+                    transaction.destroy_element(table, set, &element);
+                    Shared::new(ELEMENTS, &name).leave(user, || self.commit_deletions(&transaction))?;
+                }
+            }
+            // Those that are gone.
+            for name in names.iter().filter(|name| is_of_set(name, table, set)) {
+                Shared::new(ELEMENTS, name).leave(user, || Ok::<_, FirewallError>(()))?;
+            }
         }
         Ok(())
     }
@@ -423,10 +444,20 @@ fn policy_register(policy: &Policy) -> Shared {
     Shared::new(CHAINS, &format!("{}.{}", policy.table.name, policy.name))
 }
 
+/// The registers of elements that attachments share, each named TABLE SET KEY.
+const ELEMENTS: &str = "nftables-element";
+
+fn element_name(table: &Table, set: &Set, element: &Element) -> String {
+    let key: Vec<String> = element.key.iter().map(ToString::to_string).collect();
+    format!("{table} {} {}", set.name(), key.join(" . "))
+}
+
+fn is_of_set(name: &str, table: &Table, set: &Set) -> bool {
+    name.starts_with(&format!("{table} {} ", set.name()))
+}
+
 fn element_register(item: &Owned) -> Shared {
-    let Element { key, .. } = &item.element;
-    let key: Vec<String> = key.iter().map(ToString::to_string).collect();
-    Shared::new("nftables-element", &format!("{} {} {}", item.table, item.set.name(), key.join(" . ")))
+    Shared::new(ELEMENTS, &element_name(&item.table, &item.set, &item.element))
 }
 
 /// Whether an element belongs to the same container in another network.

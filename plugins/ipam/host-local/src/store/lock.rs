@@ -25,6 +25,7 @@ pub(super) fn acquire(path: &Path, patience: Duration) -> Result<File> {
         let file = match file.try_lock() {
             Ok(()) => file,
             Err(TryLockError::WouldBlock) => wait(file, path, patience)?,
+            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Interrupted => continue,
             Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
         };
         // Whoever removed the directory meanwhile removed the lock with it: this one excludes nobody any more.
@@ -37,7 +38,15 @@ pub(super) fn acquire(path: &Path, patience: Duration) -> Result<File> {
 /// `flock` has no timeout of its own, so a thread waits in it. If it gets the lock too late, dropping the file gives it back.
 fn wait(file: File, path: &Path, patience: Duration) -> Result<File> {
     let (sender, receiver) = mpsc::channel::<io::Result<File>>();
-    thread::spawn(move || sender.send(file.lock().map(|()| file)));
+    thread::spawn(move || {
+        let locked = loop {
+            match file.lock() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        sender.send(locked.map(|()| file))
+    });
     match receiver.recv_timeout(patience) {
         Ok(locked) => locked.map_err(Error::io("lock", path)),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

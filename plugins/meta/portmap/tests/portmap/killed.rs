@@ -1,5 +1,8 @@
 //! The plugin killed at any system call, and the call after it.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Value, json};
 use testkit::{Invocation, Plugin, Snapshot, kill_every, kill_everywhere, may_trace, plugin_dir, skip, tool};
 
@@ -44,6 +47,10 @@ fn killed_anywhere(backend: &str, every: usize) {
     let gone = |what: &str, nth: usize| {
         let difference = before.difference(&Snapshot::take());
         assert!(difference.is_empty(), "{what} killed at call {nth}, then DEL:\n{difference}");
+        assert!(
+            !Path::new("/run/ferrule").exists(),
+            "{what} killed at call {nth}, then DEL: empty directories"
+        );
     };
     kill_everywhere(kill_every(every), |nth| {
         let end = call("ADD", backend).kill_at(nth);
@@ -90,6 +97,22 @@ fn gc_finishes_what_a_killed_add_has_begun() {
         Plugin::new("portmap").verb("GC").path(&[plugin_dir()]).config(&gc).run().success();
         let difference = before.difference(&Snapshot::take());
         assert!(difference.is_empty(), "ADD killed at call {nth}, then GC:\n{difference}");
+        assert!(!Path::new("/run/ferrule").exists(), "ADD killed at call {nth}, then GC: empty directories");
         end
     });
+}
+
+#[test]
+fn del_finds_what_a_damaged_record_does_not_say() {
+    let lab = host();
+    let container = lab.container("c1");
+    let before = Snapshot::take();
+    for content in ["", "{\"format\": 99}\n", "\u{0}{garbage"] {
+        call("ADD", "nftables").run().success();
+        fs::write("/run/ferrule/attachments/net/portmap/c1/eth0", content).unwrap();
+        call("DEL", "nftables").run().success();
+        let difference = before.difference(&Snapshot::take());
+        assert!(difference.is_empty(), "with {content:?} as record, after DEL:\n{difference}");
+    }
+    drop(container);
 }

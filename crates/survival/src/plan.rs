@@ -1,0 +1,163 @@
+//! Which points are tried.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::job::{Event, Job, Point, Sweep, Verb};
+use crate::networks;
+use crate::pool::Pool;
+use crate::regs;
+use crate::report::Tally;
+use crate::storm::STORMS;
+use crate::trace::Call;
+use crate::{calls, churn, damage};
+
+/// How many points a world tries before it proves in words that it is as good as new.
+const POINTS_A_JOB: usize = 40;
+
+/// How much is tried.
+#[derive(Debug)]
+pub(crate) struct Form {
+    pub short: bool,
+    pub offset: usize,
+    pub only: Option<String>,
+    pub network: Option<String>,
+}
+
+/// The number of today.
+pub(crate) fn day() -> usize {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    usize::try_from(since.as_secs() / 86400).unwrap_or(0)
+}
+
+/// A whole run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    form: Form,
+}
+
+impl Plan {
+    pub(crate) fn new(form: Form) -> Self {
+        Self { form }
+    }
+
+    /// Lists the calls of every verb, then tries them.
+    pub(crate) fn run(&self, pool: &Pool, tally: &mut Tally) {
+        let sweeps = self.sweeps();
+        let wanted = |what: &str, sweep: &Sweep| {
+            let part = format!("{what} {} {} ({})", sweep.plugin, sweep.verb, sweep.network);
+            self.form.only.as_deref().is_none_or(|only| part.contains(only))
+        };
+        let listed: Vec<Job> = sweeps
+            .iter()
+            .filter(|sweep| wanted("kill", sweep) || wanted("error", sweep))
+            .map(|sweep| Job::Calls(sweep.clone()))
+            .collect();
+        let mut calls: BTreeMap<Sweep, Vec<Call>> = BTreeMap::new();
+        pool.run(listed, |report| {
+            if let (Job::Calls(sweep), Event::Calls(found)) = (&report.job, &report.event) {
+                calls.insert(sweep.clone(), found.clone());
+            }
+            tally.hear(&report);
+        });
+        let mut jobs = Vec::new();
+        for (sweep, calls) in &calls {
+            if wanted("kill", sweep) {
+                jobs.extend(self.jobs(sweep, kills(calls), self.every(19)));
+            }
+            // An error is put right in one way only, and seen as well where nobody else is.
+            if wanted("error", sweep) && regs::CAN_FAIL && sweep.repair == Verb::Del && is_plain(sweep) {
+                jobs.extend(self.jobs(sweep, errors(calls), self.every(29)));
+            }
+        }
+        jobs.extend(self.others());
+        tally.expect(&jobs, self.form.short.then_some(self.form.offset));
+        pool.run(jobs, |report| tally.hear(&report));
+    }
+
+    /// Each verb of each plugin, put right by DEL and by GC, alone and in company.
+    fn sweeps(&self) -> Vec<Sweep> {
+        let networks: Vec<String> = match &self.form.network {
+            Some(path) => vec![path.clone()],
+            None => networks::NAMES.map(str::to_owned).into(),
+        };
+        let mut sweeps = Vec::new();
+        for name in networks {
+            let network = networks::named(&name);
+            if self.form.short && !network.short {
+                continue;
+            }
+            for plugin in network.list["plugins"].as_array().into_iter().flatten() {
+                let plugin = plugin["type"].as_str().unwrap_or_default();
+                for (verb, repair, company) in [
+                    (Verb::Add, Verb::Del, false),
+                    (Verb::Add, Verb::Gc, true),
+                    (Verb::Del, Verb::Del, false),
+                    (Verb::Del, Verb::Gc, true),
+                    (Verb::Gc, Verb::Gc, true),
+                    (Verb::Gc, Verb::Del, true),
+                ] {
+                    sweeps.push(Sweep {
+                        network: name.clone(),
+                        plugin: plugin.to_owned(),
+                        verb,
+                        repair,
+                        company,
+                    });
+                }
+            }
+        }
+        sweeps
+    }
+
+    /// Storms, churn and damage.
+    fn others(&self) -> Vec<Job> {
+        if self.form.network.is_some() {
+            return Vec::new();
+        }
+        let (size, cycles) = if self.form.short { (50, 100) } else { (200, 10_000) };
+        let storms = STORMS.iter().map(|(name, part)| Job::Storm((*name).to_owned(), size / part));
+        let damage = damage::CASES.iter().map(|case| Job::Damage((*case).to_owned()));
+        let churn = (0..cycles / cycles.min(churn::CYCLES_A_JOB))
+            .map(|_| Job::Churn(cycles.min(churn::CYCLES_A_JOB)));
+        let wanted = |job: &Job| self.form.only.as_deref().is_none_or(|only| job.part().contains(only));
+        storms.chain(damage).chain(churn).filter(wanted).collect()
+    }
+
+    fn every(&self, short: usize) -> usize {
+        if self.form.short { short } else { 1 }
+    }
+
+    fn jobs(&self, sweep: &Sweep, points: Vec<Point>, every: usize) -> Vec<Job> {
+        // Each sweep begins elsewhere, else all would try the start of a process on the same day.
+        let start = (self.form.offset + sweep.plugin.len() + points.len()) % every;
+        let points: Vec<Point> = points.into_iter().skip(start).step_by(every).collect();
+        points.chunks(POINTS_A_JOB).map(|chunk| Job::Sweep(sweep.clone(), chunk.to_vec())).collect()
+    }
+}
+
+fn is_plain(sweep: &Sweep) -> bool {
+    sweep.company == (sweep.verb == Verb::Gc)
+}
+
+fn kills(calls: &[Call]) -> Vec<Point> {
+    calls.iter().map(|call| Point { call: call.name.clone(), nth: call.nth, error: None }).collect()
+}
+
+/// Every error of every call, but for what can't be: a pipe that fails to take what is written to it.
+fn errors(calls: &[Call]) -> Vec<Point> {
+    let mut points = Vec::new();
+    for call in calls {
+        let to_pipe = call.name == "write" && call.on.starts_with("pipe:");
+        for error in calls::errors(&call.name) {
+            if !to_pipe || calls::is_passing(*error) {
+                points.push(Point {
+                    call: call.name.clone(),
+                    nth: call.nth,
+                    error: Some(format!("{error:?}")),
+                });
+            }
+        }
+    }
+    points
+}
