@@ -356,8 +356,20 @@ fn remove(host: &mut Host<'_>, record: &Record) -> Vec<Failure> {
     let work = |host: &mut Host<'_>| {
         let (leases, others): (Vec<&Resource>, Vec<&Resource>) =
             record.resources.iter().rev().partition(|resource| matches!(resource, Resource::Lease(_)));
-        let in_order = others.into_iter().chain(leases);
-        in_order.filter_map(|resource| resource.remove(host).err().map(Failure::from)).collect()
+        let mut failures = Vec::new();
+        let mut plugged_in = false;
+        for resource in others.into_iter().chain(leases) {
+            if plugged_in && matches!(resource, Resource::Bridge(_) | Resource::Tunnel(_)) {
+                // With a port that is not gone, it would be taken for one that somebody else uses, and be forgotten. The record stays, so
+                // the next DEL comes to it.
+                continue;
+            }
+            if let Err(error) = resource.remove(host) {
+                plugged_in |= matches!(resource, Resource::VethPair(_));
+                failures.push(Failure::from(error));
+            }
+        }
+        failures
     };
     // A path that names another namespace now (PID reuse) is not the container this record is about.
     if record.netns.is_some() && record.netns != host.netns_id() {

@@ -98,7 +98,7 @@ fn known() -> &'static [(i64, &'static str)] {
         SYS_fsync SYS_fdatasync SYS_truncate SYS_ftruncate SYS_getdents SYS_getcwd SYS_chdir SYS_rename SYS_mkdir SYS_rmdir SYS_creat
         SYS_link SYS_unlink SYS_symlink SYS_readlink SYS_chmod SYS_fchmod SYS_chown SYS_umask SYS_getuid SYS_getgid SYS_geteuid
         SYS_getegid SYS_setpgid SYS_getppid SYS_setsid SYS_sigaltstack SYS_statfs SYS_fstatfs SYS_prctl SYS_arch_prctl SYS_mount
-        SYS_umount2 SYS_gettid SYS_futex SYS_sched_getaffinity SYS_getdents64 SYS_set_tid_address SYS_clock_gettime SYS_clock_nanosleep
+        SYS_umount2 SYS_gettid SYS_fadvise64 SYS_futex SYS_sched_getaffinity SYS_getdents64 SYS_set_tid_address SYS_clock_gettime SYS_clock_nanosleep
         SYS_exit_group SYS_epoll_wait SYS_epoll_ctl SYS_tgkill SYS_waitid SYS_openat SYS_mkdirat SYS_newfstatat SYS_unlinkat SYS_renameat
         SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmodat SYS_faccessat SYS_ppoll SYS_unshare SYS_set_robust_list SYS_utimensat
         SYS_eventfd2 SYS_epoll_create1 SYS_dup3 SYS_pipe2 SYS_prlimit64 SYS_setns SYS_getcpu SYS_renameat2 SYS_getrandom SYS_execveat

@@ -26,7 +26,7 @@ undo() {
     [ ! -d $state ] || rmdir --ignore-fail-on-non-empty $state
 }
 collect() {
-    config=$(cat)
+    config=$(cat) || return 1
     for each in $state/double-*; do
         [ -e $each ] || continue
         case $config in
@@ -128,9 +128,9 @@ fn a_plugin_that_fails_and_leaves_a_link_is_caught() {
         skip!("errors can't be injected here");
     }
     let double = Double::new("careless", LEAKY);
-    let list = double.root.join("net.conflist");
-    // The file of its note can't be made.
-    let calls = double.survival(&["--network", list.to_str().unwrap(), "--only", "error double ADD"]);
+    // The directory of its note can't be made.
+    let point = format!("ENOSPC:mkdir.1:double:ADD:DEL:alone:{}", double.root.join("net.conflist").display());
+    let calls = double.survival(&["--replay", &point]);
     let said = text(&calls);
     assert_eq!(calls.status.code(), Some(1), "{said}");
     assert!(said.contains("after the ADD that failed by itself, the host is not as before"), "{said}");
@@ -142,10 +142,10 @@ fn a_plugin_that_writes_down_first_survives() {
         skip!("ptrace(2) is not permitted here");
     }
     let double = Double::new("tidy", TIDY);
-    let output = double.sweep("kill double");
+    let output = double.sweep("kill double DEL");
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("kill double GC"), "{said}");
+    assert!(said.contains("kill double DEL"), "{said}");
 }
 
 #[test]

@@ -93,7 +93,10 @@ fn contents(mut file: &File) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     let mut buffer = [0; 512];
     loop {
-        let read = file.read(&mut buffer)?;
+        let read = match file.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
         content.extend(buffer.iter().take(read));
         if read < buffer.len() || content.len() > LIMIT {
             return Ok(content);
