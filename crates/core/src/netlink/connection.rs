@@ -272,7 +272,7 @@ impl PollSocket {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let error = match send() {
-                Ok(sent) => return sent,
+                Ok(bytes) => return bytes,
                 Err(error) => error,
             };
             match error.kind() {
