@@ -95,10 +95,15 @@ impl Shared {
         N: DeserializeOwned,
         E: From<StateError>,
     {
-        let Some(mut note) = LockedFile::open(&self.directory.join("note"))? else {
-            // Who was killed while entering or leaving may have left empty directories.
-            state::prune(&self.directory);
-            return Ok(());
+        let mut note = match LockedFile::open(&self.directory.join("note"))? {
+            Some(note) => note,
+            // Somebody has removed the note.
+            None if self.has(user) => LockedFile::create(&self.directory.join("note"))?,
+            None => {
+                // Who was killed while entering or leaving may have left empty directories.
+                state::prune(&self.directory);
+                return Ok(());
+            }
         };
         let users = self.directory.join("users");
         let entry = users.join(&user.file);

@@ -165,7 +165,13 @@ impl LockedFile {
                 Err(TryLockError::Error(error)) => return Err(StateError::file("lock", path)(error)),
             }
         }
-        let held = file.metadata().map_err(StateError::file("look at", path))?;
+        let held = file.metadata().map_err(|error| {
+            // Whoever has opened it meanwhile notices that it is gone, and makes another.
+            if create && fs::symlink_metadata(path).is_ok_and(|now| now.len() == 0) {
+                let _ = fs::remove_file(path);
+            }
+            StateError::file("look at", path)(error)
+        })?;
         let current =
             fs::symlink_metadata(path).is_ok_and(|now| now.dev() == held.dev() && now.ino() == held.ino());
         Ok(current.then(|| Self { file, path: path.to_owned() }))

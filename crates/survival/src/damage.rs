@@ -186,7 +186,7 @@ fn full_disk(world: &World) -> Result<usize, Failure> {
     for directory in [STATE, "/var/lib/cni/networks"] {
         for inodes in 1.. {
             io(fs::create_dir_all(directory))?;
-            bound(directory, MsFlags::empty(), Some(&format!("size=64k,nr_inodes={inodes},mode=0755")))?;
+            bound(directory, MsFlags::empty(), Some(&format!("size=4m,nr_inodes={inodes},mode=0755")))?;
             let mut guest = world.guest(1);
             let before = World::look(&[&guest]);
             let added = world.add(&mut guest, world.all());

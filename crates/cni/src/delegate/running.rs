@@ -244,7 +244,12 @@ impl Output {
             thread::spawn(move || {
                 let _sender = sender;
                 let mut buffer = [0; 16 << 10];
-                while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+                loop {
+                    let read = match pipe.read(&mut buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(_) | Ok(0) => break,
+                        Ok(read) => read,
+                    };
                     let mut captured = captured.lock().unwrap_or_else(PoisonError::into_inner);
                     let room = limit.saturating_sub(captured.bytes.len()).min(read);
                     captured.bytes.extend_from_slice(buffer.get(..room).unwrap_or_default());

@@ -154,6 +154,8 @@ impl Bridge {
             Some(Origin::Made(mac)) if !has_ports && (is_shared(&link) || link.mac == mac.to_string()) => {
                 Ok(netlink.delete_link(link.index, &link.name)?)
             }
+            // The note is damaged or lost, but who made the bridge has marked it.
+            None if !has_ports && is_shared(&link) => Ok(netlink.delete_link(link.index, &link.name)?),
             _ => Ok(()),
         }
     }
