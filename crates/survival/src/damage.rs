@@ -92,7 +92,10 @@ fn files(world: &World, case: &str, say: &mut impl FnMut(Event)) -> Result<usize
             outcome.map_err(within)?;
         }
         let difference = before.difference(&World::look(&[]));
-        if !difference.is_empty() {
+        if path.ends_with("note") && difference.iter().all(|line| line[1..].starts_with(" sysctl")) {
+            // What a switch was before stood there alone.
+            io(put_back(&difference))?;
+        } else if !difference.is_empty() {
             return Err(within(differs("after DEL", difference)));
         }
         world.add(&mut guest, world.all()).map_err(within)?;
@@ -120,6 +123,17 @@ fn planted(path: &Path, outcome: &Result<(), Failure>) -> Result<(), Failure> {
     }
     let _ = fs::remove_file(path);
     let _ = fs::remove_file(CANARY);
+    Ok(())
+}
+
+/// Sets switches to what they were: lines such as `- sysctl net/ipv4/ip_forward = 0`.
+fn put_back(difference: &[String]) -> std::io::Result<()> {
+    for line in difference {
+        if let Some((key, value)) = line.strip_prefix("- sysctl ").and_then(|line| line.split_once(" = ")) {
+            // Switches of all interfaces set those of each; the next line, or the next look, has them.
+            fs::write(Path::new("/proc/sys").join(key), value)?;
+        }
+    }
     Ok(())
 }
 

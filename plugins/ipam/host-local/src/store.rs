@@ -115,7 +115,10 @@ impl Store {
             Err(Error::Io { source, .. })
                 if matches!(
                     source.kind(),
-                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                    // A full one has no room for the lock where nothing was ever leased, nor for anybody else's lease.
+                    io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::StorageFull
                 ) =>
             {
                 Self::opened(location, None).map(Some)

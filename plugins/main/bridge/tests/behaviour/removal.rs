@@ -164,6 +164,27 @@ fn del_with_a_record_that_is_lost_empty_cut_short_or_garbage() {
 }
 
 #[test]
+fn del_with_a_note_of_the_bridge_that_is_lost_empty_or_garbage() {
+    let note = || {
+        let mut registers = fs::read_dir("/run/ferrule/shared/bridge").unwrap();
+        registers.next().unwrap().unwrap().path().join("note")
+    };
+    let damages: [(&str, &dyn Fn()); 3] = [
+        ("lost", &|| fs::remove_file(note()).unwrap()),
+        ("empty", &|| fs::write(note(), "").unwrap()),
+        ("garbage", &|| fs::write(note(), "\u{0}\u{1}\n").unwrap()),
+    ];
+    for (name, damage) in damages {
+        let (host, before, container, chain) = attached();
+        damage();
+        chain.del(&eth0(&container)).unwrap();
+        assert_eq!(links(host.netns()), ["lo"], "{name}: the bridge bears a mark");
+        drop(container);
+        before.assert_same(&state());
+    }
+}
+
+#[test]
 fn del_with_a_lost_record_and_no_namespace() {
     let (_host, before, container, chain) = attached();
     fs::remove_file(record()).unwrap();
