@@ -126,7 +126,7 @@ impl Plan {
         let churn = (0..cycles / cycles.min(churn::CYCLES_A_JOB))
             .map(|_| Job::Churn(cycles.min(churn::CYCLES_A_JOB)));
         let wanted = |job: &Job| self.form.only.as_deref().is_none_or(|only| job.part().contains(only));
-        storms.chain(damage).chain(churn).filter(wanted).collect()
+        churn.chain(storms).chain(damage).filter(wanted).collect()
     }
 
     fn every(&self, short: usize) -> usize {

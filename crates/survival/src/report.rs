@@ -194,7 +194,7 @@ impl Tally {
         let command = if self.short { "make survival SHORT=1 WRITE=1" } else { "make survival WRITE=1" };
         let mut text = format!(
             "# Survival\n\nWritten by `{command}` on {} (UTC). {} What is tried, and why it is believed:\n[below](#what-is-tried).\n\n\
-             Kernel {}, {}, {} processors; {} points in {:.0} minutes.\n\n",
+             Kernel {}, {}, {} processors; {} points in {:.1} minutes.\n\n",
             date(),
             if self.short { "The short form: not every point." } else { "The full form: every point." },
             kernel(),
@@ -234,5 +234,7 @@ fn kernel() -> String {
 /// What a program says of its version, in a line.
 fn version(program: &Path) -> String {
     let output = Command::new(program).env_clear().arg("--version").output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    // Plugins say it on standard error, which is for people.
+    let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    String::from_utf8_lossy(&said).trim().to_owned()
 }

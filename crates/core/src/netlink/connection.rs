@@ -213,7 +213,8 @@ pub(super) fn wait_readable(fd: i32, deadline: Instant) -> Result<(), Option<Err
     wait_for(fd, PollFlags::POLLIN, deadline)
 }
 
-fn wait_for(fd: i32, what: PollFlags, deadline: Instant) -> Result<(), Option<Errno>> {
+/// Waits until the socket can do something. `Err(None)` at the deadline.
+pub(super) fn wait_for(fd: i32, what: PollFlags, deadline: Instant) -> Result<(), Option<Errno>> {
     let fd = crate::sys::borrow_fd(fd);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::connection::wait_readable;
+use super::connection::{wait_for, wait_readable};
 use super::entry::wire::{GET, RTM_NEWNEIGH, RTM_NEWNEXTHOP, RTM_NEWROUTE};
 use super::entry::{Change, Fdb, Neighbour, Nexthop, PrefixRoute};
 use super::{KernelError, NetlinkError};
@@ -215,10 +216,14 @@ impl Tables {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8], operation: &dyn Fn() -> String) -> Result<(), NetlinkError> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             match self.socket.send(bytes, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && wait_for(self.socket.as_raw_fd(), PollFlags::POLLOUT, deadline).is_ok() => {}
                 Err(source) => return Err(NetlinkError::Socket { operation: operation(), source }),
             }
         }

@@ -116,7 +116,14 @@ pub(super) struct Listed {
 /// needs the lock: creators hold it until they have written. Their addresses go to `recovered`.
 pub(super) fn walk(directory: &Path, repair: bool, recovered: &mut Vec<IpAddr>) -> Result<Vec<Listed>> {
     let mut leases = Vec::new();
-    for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
+    let entries = loop {
+        // Unlike the other functions of the library, this one does not try again when a signal interrupts it.
+        match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other.map_err(Error::io("read", directory))?,
+        }
+    };
+    for entry in entries {
         let entry = entry.map_err(Error::io("read", directory))?;
         let name = entry.file_name();
         let Some(address) = name.to_str().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
