@@ -54,19 +54,27 @@ impl Call {
             Some(rest.split([',', '<', '|', ' ', '>', ')']).next().unwrap_or_default().to_owned())
         };
         let socket = || self.arguments.split(['<', '>']).nth(1).map(ToOwned::to_owned);
-        let about = of("RTM_").or_else(|| of("IPCTNL_")).or_else(|| of("NFNL_")).or_else(socket);
+        // A socket that has no address yet is one of netlink's to strace, and of no protocol.
+        let number = || {
+            let known = [("0x10 ", "RTM_NEWLINK"), ("0x11 ", "RTM_DELLINK"), ("0x14 ", "RTM_NEWADDR")];
+            let (_, rest) = self.arguments.split_once("nlmsg_type=")?;
+            known.iter().find(|(number, _)| rest.starts_with(number)).map(|(_, name)| (*name).to_owned())
+        };
+        let about =
+            of("RTM_").or_else(number).or_else(|| of("IPCTNL_")).or_else(|| of("NFNL_")).or_else(socket);
         // The number of a socket says nothing.
-        let about: String = about
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| !c.is_ascii_digit() && !":[]".contains(*c))
-            .collect();
-        format!("{}({about})", self.name)
+        let about = about.unwrap_or_default();
+        let words = about.split(|c: char| c.is_ascii_digit() || ":[]".contains(c));
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        format!("{}({})", self.name, words.join(" "))
     }
 
     /// Whether the kernel made the caller wait in it, most likely for a grace period.
     pub fn waited(&self) -> bool {
-        self.milliseconds >= GRACE_PERIOD_MS && MAY_WAIT.contains(&self.name.as_str())
+        let socket = || ["<NETLINK:", "<AF_", "<socket:"].iter().any(|mark| self.arguments.contains(mark));
+        self.milliseconds >= GRACE_PERIOD_MS
+            && MAY_WAIT.contains(&self.name.as_str())
+            && (self.name != "close" || socket())
     }
 }
 
@@ -236,11 +244,18 @@ mod tests {
     fn a_call_is_told_in_few_words() {
         let log = "1 sendto(6<NETLINK:[ROUTE:2568]>, [{nlmsg_len=32, nlmsg_type=RTM_DELLINK, nlmsg_flags=0}], 32) = 32 <0.019>\n\
                    1 socket(AF_PACKET, SOCK_DGRAM, htons(0)) = 7<socket:[56772106]> <0.001>\n\
+                   1 sendto(3<NETLINK:[5679]>, [{nlmsg_len=48, nlmsg_type=0x11 /* NLMSG_??? */}], 48) = 48 <0.019>\n\
                    1 close(7<socket:[56772106]>) = 0 <0.013>\n1 close(5<NETLINK:[NETFILTER:2560]>) = 0 <0.011>\n";
         let gists: Vec<String> = parse(log).iter().map(super::Call::gist).collect();
         assert_eq!(
             gists,
-            ["sendto(RTM_DELLINK)", "socket(AF_PACKET)", "close(AF_PACKET)", "close(NETLINKNETFILTER)"]
+            [
+                "sendto(RTM_DELLINK)",
+                "socket(AF_PACKET)",
+                "sendto(RTM_DELLINK)",
+                "close(AF_PACKET)",
+                "close(NETLINK NETFILTER)"
+            ]
         );
     }
 

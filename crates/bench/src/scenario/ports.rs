@@ -57,9 +57,10 @@ pub(super) fn run(scenario: &'static str, bench: &mut Bench) -> Result<()> {
     let port = job.ports(SERVER)[0].host;
     let servers: Vec<Server> = sites.iter().map(|site| Server::start(site.host())).collect::<Result<_>>()?;
     let mut attempts = [Vec::new(), Vec::new()];
-    for _ in 0..bench.scale.connections.div_ceil(TURN) {
-        for (site, attempts) in sites.iter().zip(&mut attempts) {
-            attempts.extend(connections(site.host(), port, TURN)?);
+    for turn in 0..bench.scale.connections.div_ceil(TURN) {
+        let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
+        for index in order {
+            attempts[index].extend(connections(sites[index].host(), port, TURN)?);
         }
     }
     drop(servers);
