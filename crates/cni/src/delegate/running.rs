@@ -129,7 +129,7 @@ impl<'a> Running<'a> {
             if self.stdout.wait(look) && self.stderr.wait(look) {
                 break;
             }
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = ended(&mut self.child)? {
                 let _ = self.stdout.wait(LINGER) && self.stderr.wait(LINGER);
                 return Ok(End::Exited(status));
             }
@@ -201,7 +201,7 @@ impl Delegate<'_> {
 fn reap(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let mut pause = Duration::from_micros(50);
     loop {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = ended(child)? {
             return Ok(Some(status));
         }
         if Instant::now() >= deadline {
@@ -226,6 +226,16 @@ enum Excess {
 struct Output {
     captured: Arc<Mutex<Captured>>,
     end: Receiver<()>,
+}
+
+/// [`Child::try_wait`], which unlike [`Child::wait`] does not try again when a signal interrupts it.
+fn ended(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    loop {
+        match child.try_wait() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
