@@ -64,6 +64,26 @@ pub(crate) struct Guest {
     results: Vec<Value>,
 }
 
+/// The tables and base chains that the `iptables` programs make on first use, and leave.
+fn used_iptables() {
+    let table = |name: &str, chains: &[&str]| {
+        let chains: String =
+            chains.iter().map(|chain| format!(":{chain} ACCEPT\n")).collect::<Vec<_>>().concat();
+        format!("*{name}\n{chains}COMMIT\n")
+    };
+    let input = [
+        table("nat", &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"]),
+        table("filter", &["INPUT", "FORWARD", "OUTPUT"]),
+        table("raw", &["PREROUTING", "OUTPUT"]),
+    ];
+    for program in ["iptables-restore", "ip6tables-restore"] {
+        let program = testkit::have(program).unwrap_or_else(|| panic!("{program} is not installed"));
+        let environment = BTreeMap::from([("PATH".to_owned(), SERVICE_PATH.to_owned())]);
+        let ended = Execution { program, environment, stdin: input.concat().into_bytes() }.run();
+        assert!(ended.succeeded(), "iptables-restore: {}", ended.describe());
+    }
+}
+
 impl World {
     /// Turns this process's namespaces into a host.
     pub(crate) fn new(bin: &Path, network: &str) -> Self {
@@ -75,6 +95,9 @@ impl World {
             testkit::eventually("the host's IPv6 address", || {
                 testkit::ping(host.netns(), Uplink::HOST_IPV6).then_some(())
             });
+        }
+        if network.list["plugins"][0]["ipMasqBackend"] == "iptables" {
+            used_iptables();
         }
         Self { host, chain: Chain { network, bin: bin.to_owned() }, _uplink: uplink }
     }
