@@ -45,7 +45,7 @@ pub struct Arguments {
     /// List the items, how strongly each binds and which cases check it, and end
     #[arg(long)]
     pub list: bool,
-    /// Cases side by side; 0: twice the number of processors
+    /// Cases side by side; 0: six for each processor, for most of them wait for the kernel most of the time
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub jobs: usize,
     /// Fail on warnings and remarks too, and on expected deviations that do not occur
@@ -180,7 +180,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         profiles.insert(profile.plugin.clone(), profile);
     }
     let jobs = match arguments.jobs {
-        0 => std::thread::available_parallelism().map_or(4, |number| number.get() * 3),
+        0 => std::thread::available_parallelism().map_or(4, |number| number.get() * 6),
         number => number,
     };
     let plan = Plan {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here changes anything. The plugins' results are compared with what is read here, so it must not share their code.
 
+mod devconf;
 mod netlink;
 mod snapshot;
 

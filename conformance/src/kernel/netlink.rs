@@ -22,6 +22,8 @@ use netlink_sys::{
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
 
+use super::devconf::Settings;
+
 /// A network interface.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of the kernel, each on its own")]
@@ -54,6 +56,8 @@ pub struct Link {
     pub alias: String,
     /// Port kind, when it is a port of something.
     pub port_kind: String,
+    /// Its settings below `net/ipv4/conf` and `net/ipv6/conf`.
+    pub settings: Settings,
 }
 
 /// An address of an interface.
@@ -300,6 +304,7 @@ fn read_link(message: &LinkMessage) -> Link {
         peer_elsewhere: false,
         alias: String::new(),
         port_kind: String::new(),
+        settings: Settings::default(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -310,6 +315,7 @@ fn read_link(message: &LinkMessage) -> Link {
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::AfSpecUnspec(families) => link.settings = Settings::read(families),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

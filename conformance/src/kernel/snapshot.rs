@@ -111,7 +111,7 @@ impl Snapshot {
     pub fn add_namespace(&mut self, label: &str) -> io::Result<()> {
         let view = View::read()?;
         self.add_view(label, &view);
-        self.add_sysctls(label);
+        self.add_sysctls(label, &view);
         self.add_firewall(label);
         Ok(())
     }
@@ -185,25 +185,26 @@ impl Snapshot {
         }
     }
 
-    fn add_sysctls(&mut self, label: &str) {
+    fn add_sysctls(&mut self, label: &str, view: &View) {
         // Interfaces come and go with their own settings; their own keys say enough about them.
         for root in ["net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/bridge"] {
             if let Ok(directory) = Dir::open(&Path::new("/proc/sys").join(root), DIRECTORY, Mode::empty()) {
-                self.walk_sysctl(&format!("{label}/sysctl/{root}"), directory);
+                self.walk_sysctl(&format!("{label}/sysctl/{root}"), directory, view);
             }
         }
     }
 
     /// Everything below a directory of `/proc/sys`. There are a thousand settings to a namespace, so each is opened from its own directory:
     /// the way there from the root would cost more than the reading.
-    fn walk_sysctl(&mut self, key: &str, mut directory: Dir) {
+    fn walk_sysctl(&mut self, key: &str, mut directory: Dir, view: &View) {
+        let listed = listed_settings(key, view);
         let entries = directory.iter().flatten().map(|entry| {
             (entry.file_name().to_string_lossy().into_owned(), entry.file_type() == Some(Type::Directory))
         });
         let (directories, settings): (Vec<_>, Vec<_>) = entries.partition(|(_, is_directory)| *is_directory);
         for (name, _) in settings {
             if !is_volatile(&name)
-                && let Some(value) = read_setting(&directory, &name)
+                && let Some(value) = listed(&name).or_else(|| read_setting(&directory, &name))
             {
                 self.put(format!("{key}/{name}"), value);
             }
@@ -212,7 +213,7 @@ impl Snapshot {
             if !["neigh", ".", ".."].contains(&name.as_str())
                 && let Ok(below) = Dir::openat(&directory, name.as_str(), DIRECTORY, Mode::empty())
             {
-                self.walk_sysctl(&format!("{key}/{name}"), below);
+                self.walk_sysctl(&format!("{key}/{name}"), below, view);
             }
         }
     }
@@ -279,6 +280,17 @@ impl Snapshot {
                 self.put(format!("file{name}"), format!("{what} {mode:o}"));
             }
         }
+    }
+}
+
+/// The settings in the directory of an interface (`…/net/ipv4/conf/eth0`), as far as the list of links has them.
+fn listed_settings<'v>(key: &str, view: &'v View) -> impl Fn(&str) -> Option<String> + use<'v> {
+    let place = key.rsplit_once("/conf/").and_then(|(family, name)| {
+        Some((view.link(name)?, family.ends_with("ipv4"))) // `all` and `default` are no links
+    });
+    move |name| {
+        let (link, ipv4) = place?;
+        link.settings.value(ipv4, name).map(|value| value.to_string())
     }
 }
 

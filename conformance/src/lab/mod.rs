@@ -164,14 +164,14 @@ impl Lab {
 
     /// Runs a line of shell on the fake host: whether it succeeded, standard output, standard error.
     pub fn try_sh(&mut self, script: &str) -> Outcome<(bool, String, String)> {
-        let output = direct::command(script).output()?;
+        let output = direct::run(script)?;
         Ok(self.told(script.to_owned(), &output))
     }
 
     /// Runs a line of shell in a container's network namespace. It must succeed.
     pub fn sh_in(&mut self, container: &Container, script: &str) -> Outcome<String> {
         // The program inherits the namespace of the thread that starts it, which is what `ip netns exec` would do with two more.
-        let output = inside(&container.path(), || direct::command(script).output())??;
+        let output = inside(&container.path(), || direct::run(script))??;
         let shell = format!("ip netns exec {} sh -c {}", container.name, quote(script));
         let (ok, stdout, stderr) = self.told(shell, &output);
         if ok {
