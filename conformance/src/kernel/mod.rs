@@ -5,6 +5,7 @@
 mod devconf;
 mod netlink;
 mod snapshot;
+mod sysctl;
 
 pub use netlink::{Address, Link, Neighbour, Route, Rule, View, format_mac};
 pub use snapshot::{Difference, Snapshot};

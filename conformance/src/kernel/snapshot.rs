@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use nix::dir::{Dir, Type};
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use super::netlink::{self, View};
+use super::sysctl;
 
 /// A comparable picture of namespaces and files. Keys are paths (`host/link/eth0`, `c1/route/…`, `file/run/…`), values say
 /// what is there. Indexes, counters, timers, handles and what the kernel makes by itself for IPv6 are left out.
@@ -22,9 +20,6 @@ pub struct Snapshot {
     /// Key to value.
     pub lines: BTreeMap<String, String>,
 }
-
-/// How a directory is opened to be read.
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// Before the number of a second thing with the same key.
 const SAME: &str = " (again ";
@@ -111,7 +106,7 @@ impl Snapshot {
     pub fn add_namespace(&mut self, label: &str) -> io::Result<()> {
         let view = View::read()?;
         self.add_view(label, &view);
-        self.add_sysctls(label, &view);
+        sysctl::read(&view, &mut |name, value| self.put(format!("{label}/sysctl/{name}"), value));
         self.add_firewall(label);
         Ok(())
     }
@@ -185,39 +180,6 @@ impl Snapshot {
         }
     }
 
-    fn add_sysctls(&mut self, label: &str, view: &View) {
-        // Interfaces come and go with their own settings; their own keys say enough about them.
-        for root in ["net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/bridge"] {
-            if let Ok(directory) = Dir::open(&Path::new("/proc/sys").join(root), DIRECTORY, Mode::empty()) {
-                self.walk_sysctl(&format!("{label}/sysctl/{root}"), directory, view);
-            }
-        }
-    }
-
-    /// Everything below a directory of `/proc/sys`. There are a thousand settings to a namespace, so each is opened from its own directory:
-    /// the way there from the root would cost more than the reading.
-    fn walk_sysctl(&mut self, key: &str, mut directory: Dir, view: &View) {
-        let listed = listed_settings(key, view);
-        let entries = directory.iter().flatten().map(|entry| {
-            (entry.file_name().to_string_lossy().into_owned(), entry.file_type() == Some(Type::Directory))
-        });
-        let (directories, settings): (Vec<_>, Vec<_>) = entries.partition(|(_, is_directory)| *is_directory);
-        for (name, _) in settings {
-            if !is_volatile(&name)
-                && let Some(value) = listed(&name).or_else(|| read_setting(&directory, &name))
-            {
-                self.put(format!("{key}/{name}"), value);
-            }
-        }
-        for (name, _) in directories {
-            if !["neigh", ".", ".."].contains(&name.as_str())
-                && let Ok(below) = Dir::openat(&directory, name.as_str(), DIRECTORY, Mode::empty())
-            {
-                self.walk_sysctl(&format!("{key}/{name}"), below, view);
-            }
-        }
-    }
-
     fn add_firewall(&mut self, label: &str) {
         // Asking is far cheaper than starting a program, and most namespaces have none. Where the kernel cannot tell, the program can.
         if netlink::has_nft_tables().unwrap_or(true)
@@ -283,38 +245,12 @@ impl Snapshot {
     }
 }
 
-/// The settings in the directory of an interface (`…/net/ipv4/conf/eth0`), as far as the list of links has them.
-fn listed_settings<'v>(key: &str, view: &'v View) -> impl Fn(&str) -> Option<String> + use<'v> {
-    let place = key.rsplit_once("/conf/").and_then(|(family, name)| {
-        Some((view.link(name)?, family.ends_with("ipv4"))) // `all` and `default` are no links
-    });
-    move |name| {
-        let (link, ipv4) = place?;
-        link.settings.value(ipv4, name).map(|value| value.to_string())
-    }
-}
-
-/// A file of `/proc/sys`, which gives all it has to one read. The kernel clears as much memory as the buffer is long, each time; a value that
-/// is longer than this one is compared as far as it goes.
-fn read_setting(directory: &Dir, name: &str) -> Option<String> {
-    let mut bytes = [0; 512];
-    let setting = openat(directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    let length = fs::File::from(setting).read(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes[..length]).trim().to_owned())
-}
-
 /// The key of the interface whose setting this is: `c1/link/eth0` for `c1/sysctl/net/ipv4/conf/eth0/forwarding`.
 fn settings_of(key: &str) -> Option<String> {
     let (label, name) = key.split_once("/sysctl/net/")?;
     let name = name.strip_prefix("ipv4/conf/").or_else(|| name.strip_prefix("ipv6/conf/"))?;
     let (name, _) = name.split_once('/')?;
     (!["all", "default"].contains(&name)).then(|| format!("{label}/link/{name}"))
-}
-
-fn is_volatile(name: &str) -> bool {
-    // Written by the kernel as time goes by, not by anybody who configures.
-    ["nf_conntrack_count", "stable_secret", "fib_notify_on_flag_change", "max_map_count"].contains(&name)
-        || name.ends_with("_mem")
 }
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
