@@ -8,6 +8,7 @@ use super::life::{
     second, still_whole,
 };
 use super::{ALL, Case, INTERFACE};
+use crate::kernel::Difference;
 use crate::lab::{Act, Call, Container, Lab};
 use crate::verdict::{Outcome, Stop};
 use list::listing;
@@ -53,7 +54,7 @@ fn three_of_five(lab: &mut Lab) -> Outcome {
     let call = collect(lab, &[&kept[0].container, &kept[1].container]);
     let reply = lab.run(&call)?;
     lab.accepted(&reply, "GC");
-    let left = lab.lasting_changes(&before)?.added();
+    let left = lab.lasting_changes(&before, Difference::added)?;
     lab.check(left.is_empty(), Some(&reply), || {
         format!("GC left what belongs to attachments that are not listed: {left}")
     });
@@ -74,7 +75,7 @@ fn namespaces_still_there(lab: &mut Lab) -> Outcome {
     let call = collect(lab, &[&kept.container]);
     let reply = lab.run(&call)?;
     lab.accepted(&reply, "GC while the namespaces of stale attachments exist");
-    let left = outside(lab.lasting_changes(&before)?.added());
+    let left = lab.lasting_changes(&before, |changes| outside(changes.added()))?;
     lab.check(left.is_empty(), Some(&reply), || {
         format!("GC left what belongs to attachments that are not listed: {left}")
     });
@@ -151,7 +152,7 @@ fn delegate_fails(lab: &mut Lab) -> Outcome {
     let reply = lab.run(&call)?;
     lab.refused(&reply, None, "GC whose delegate failed");
     // A file may remember that something is still to be done.
-    let left = lab.lasting_changes(&before)?.added().only("host/*");
+    let left = lab.lasting_changes(&before, |changes| changes.added().only("host/*"))?;
     lab.check(left.is_empty(), Some(&reply), || {
         format!("GC whose delegate failed did not finish its own part: {left}")
     });
@@ -174,9 +175,12 @@ fn one_is_stuck(lab: &mut Lab) -> Outcome {
     let call = collect(lab, &[]);
     let reply = lab.run(&call)?;
     lab.refused(&reply, None, "GC of three attachments, of which one has something that cannot be removed");
-    let mut left = stuck.foreign(lab.lasting_changes(&before)?.added());
-    // The directories above what is stuck stay, whoever made them.
-    left.lines.retain(|(key, _)| !key.ends_with('/'));
+    let left = lab.lasting_changes(&before, |changes| {
+        let mut left = stuck.foreign(changes.added());
+        // The directories above what is stuck stay, whoever made them.
+        left.lines.retain(|(key, _)| !key.ends_with('/'));
+        left
+    })?;
     lab.check(left.is_empty(), Some(&reply), || {
         format!("GC stopped at what it could not remove, and left of the others: {left}")
     });

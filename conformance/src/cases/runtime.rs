@@ -81,9 +81,10 @@ fn list(lab: &mut Lab, runtime: &Runtime, name: &str) -> Outcome<List> {
 
 /// What has changed on the host since `before`. What happens inside a container that is about to go is not a chain's concern.
 fn on_the_host(lab: &Lab, before: &Snapshot) -> Outcome<Difference> {
-    let mut difference = lab.lasting_changes(before)?;
-    difference.lines.retain(|(key, _)| key.starts_with("host/") || key.starts_with("file/"));
-    Ok(difference)
+    lab.lasting_changes(before, |mut difference| {
+        difference.lines.retain(|(key, _)| key.starts_with("host/") || key.starts_with("file/"));
+        difference
+    })
 }
 
 /// A chain that must come to its end; its result.
@@ -465,7 +466,7 @@ fn all_del_succeed(lab: &mut Lab) -> Outcome {
     lab.flush_firewall()?;
     let chain = runtime.del(lab, &one)?;
     done(lab, chain, "DEL of a chain whose container and firewall rules are gone");
-    let left = lab.lasting_changes(&before)?.added();
+    let left = lab.lasting_changes(&before, Difference::added)?;
     lab.check(left.is_empty(), None, || {
         format!("DEL of a chain whose container and firewall rules are gone left: {left}")
     });

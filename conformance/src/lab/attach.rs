@@ -101,12 +101,17 @@ impl Lab {
     }
 
     /// [`Lab::changes`], for a world in which a network namespace was just destroyed: the kernel takes its interfaces away a moment later, so
-    /// a difference counts only if it lasts.
-    pub fn lasting_changes(&self, before: &Snapshot) -> Outcome<Difference> {
+    /// a difference counts only if it lasts. `of` chooses from it what the case is about: what is chosen must go, not what else has changed for good,
+    /// as the namespace itself.
+    pub fn lasting_changes(
+        &self,
+        before: &Snapshot,
+        of: impl Fn(Difference) -> Difference,
+    ) -> Outcome<Difference> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let started = Instant::now();
         loop {
-            let difference = self.changes(before)?;
+            let difference = of(self.changes(before)?);
             if difference.is_empty() || started.elapsed() > PATIENCE {
                 return Ok(difference);
             }

@@ -11,7 +11,7 @@ use crate::verdict::Outcome;
 /// Succeeds, and leaves nothing outside of containers that was not there `before`.
 fn converged(lab: &mut Lab, reply: &Reply, before: &Snapshot, why: &str) -> Outcome {
     lab.accepted(reply, why);
-    let left = outside(lab.lasting_changes(before)?.added());
+    let left = lab.lasting_changes(before, |changes| outside(changes.added()))?;
     lab.check(left.is_empty(), Some(reply), || format!("{why} left something: {left}"));
     Ok(())
 }

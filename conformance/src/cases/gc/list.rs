@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cases::life::{Attached, attached, outside};
-use crate::kernel::Snapshot;
+use crate::kernel::{Difference, Snapshot};
 use crate::lab::{Call, Container, Lab, Reply};
 use crate::verdict::Outcome;
 
@@ -53,7 +53,7 @@ fn pair(lab: &mut Lab) -> Outcome<Pair> {
 /// The stale one is gone and the listed one is not.
 fn collected(lab: &mut Lab, pair: &Pair, reply: &Reply, why: &str) -> Outcome {
     lab.accepted(reply, why);
-    let difference = lab.lasting_changes(&pair.before)?;
+    let difference = lab.lasting_changes(&pair.before, |changes| changes)?;
     lab.check(difference.is_empty(), Some(reply), || {
         format!("{why} did not remove what is not listed, or more than that: {difference}")
     });
@@ -86,7 +86,7 @@ pub(super) fn nothing_is_valid(lab: &mut Lab) -> Outcome {
         let reply = lab.run(&call)?;
         let why = format!("GC with {list} as the list");
         lab.accepted(&reply, &why);
-        let left = lab.lasting_changes(&before)?.added();
+        let left = lab.lasting_changes(&before, Difference::added)?;
         lab.check(left.is_empty(), Some(&reply), || format!("{why} left something: {left}"));
     }
     Ok(())
