@@ -216,7 +216,7 @@ impl Tally {
             let _ = writeln!(text, "* {part}: `{point}` ({}): {problem}", failure.call.trim());
         }
         text.push('\n');
-        text.push_str(include_str!("explanation.md"));
+        text.push_str(include_str!("explanation.txt"));
         text
     }
 }
