@@ -114,7 +114,8 @@ fn a_plugin_that_writes_down_too_late_is_caught_and_the_point_replayed() {
     let output = double.sweep("kill double ADD");
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("after DEL, the host is not as before"), "{said}");
+    // Where its own programs are hit, the ADD fails by itself; else DEL shows it.
+    assert!(said.contains("the host is not as before"), "{said}");
     assert!(said.contains("double-c2"), "the difference names the link: {said}");
     let point = said.lines().find_map(|line| line.trim().strip_prefix("point:")).expect("a point").trim();
     let again = double.survival(&["--replay", point]);
