@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrule_core::firewall::VtepGuard;
+use ferrule_core::marks::PROTOCOL;
 use ferrule_core::netlink::{Change, Netlink, Tables};
 use ferrule_core::resource::{Tunnel, TunnelLink};
 
@@ -123,6 +124,22 @@ fn admit(view: &View) -> Result<(), Error> {
     }
     let guard = guard_of(view.settings(), view.family().is_ipv4());
     Ok(guard.admit(&vteps(view)).map_err(ferrule_core::Error::from)?)
+}
+
+/// Whether the bridge has not one of the IPv4 neighbours that it should have: the kernel takes all of them away together with the last IPv4
+/// address (`arp_ifdown`).
+pub fn has_lost_endpoints(view: &View) -> Result<bool, Error> {
+    if view.settings().mode == Mode::Routed {
+        return Ok(false);
+    }
+    let wanted = Desired::of(view);
+    if !wanted.endpoints.iter().any(|(address, _)| address.is_ipv4()) {
+        return Ok(false);
+    }
+    let links = device::find(&mut Netlink::open()?, view)?;
+    let Some(bridge) = links.and_then(|links| links.bridge) else { return Ok(true) };
+    let present = Tables::open()?.neighbours(bridge, true)?;
+    Ok(present.iter().all(|neighbour| neighbour.protocol != PROTOCOL))
 }
 
 /// Succeeds if this host has everything of a view; the error names the first thing that is missing or different. Changes nothing.

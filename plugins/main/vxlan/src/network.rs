@@ -177,6 +177,17 @@ impl Network {
         }
     }
 
+    /// Puts back what the kernel may have forgotten since [`Network::program`]. A link that loses its last IPv4 address loses its IPv4 neighbours,
+    /// permanent ones too; so does the bridge, when the last container but this one leaves between this one's coming and its gateway address.
+    /// From then on the address stays for as long as this container does.
+    pub fn restore(&self, host: &Host<'_>) -> Result<(), Failure> {
+        match &self.keeper {
+            Keeper::Plugin(view) if ferrule_overlay::has_lost_endpoints(view)? => self.program(host),
+            // Of its own networks the agent notices by itself.
+            _ => Ok(()),
+        }
+    }
+
     /// The `ipam` section where the operator has left it to the plugin: the node's blocks, through host-local.
     pub fn ipam(&self) -> Value {
         let mut sets = Vec::new();
