@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Call, Container, Lab, NETWORK, Step, quote};
+use super::{Call, Container, Lab, NETWORK, quote};
 use crate::kernel::{Difference, Snapshot, View};
 use crate::profile::merge;
 use crate::verdict::Outcome;
@@ -62,13 +62,7 @@ impl Lab {
             return Ok(());
         }
         let wait = names.iter().map(|name| format!("while ip link show {name}; do sleep 0.1; done"));
-        self.journal.push(Step {
-            shell: wait.collect::<Vec<_>>().join("; "),
-            outcome: "the kernel took it away".to_owned(),
-            stdout: String::new(),
-            stderr: String::new(),
-            together: false,
-        });
+        self.journal_line(wait.collect::<Vec<_>>().join("; "), "the kernel took it away");
         let started = Instant::now();
         while self.host()?.links.iter().any(|link| names.contains(&link.name)) && started.elapsed() < PATIENCE
         {
