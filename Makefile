@@ -60,11 +60,11 @@ conformance-proof: $(if $(CNI_BIN),,build) ## The proof of the conformance harne
 	@$(CARGO) run --quiet --package conformance -- prove --bin '$(or $(CNI_BIN),$(BIN))' \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(WRITE),--write)
 
-install: | $(BIN)/bridge ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step
-	@tools/install-plugins $(BIN) '$(DESTDIR)$(BINDIR)'
+install: | $(BIN)/$(if $(MULTICALL),ferrule,bridge) ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step. MULTICALL=1: one file by their names
+	@tools/install-plugins $(if $(MULTICALL),--multicall) $(BIN) '$(DESTDIR)$(BINDIR)'
 
 # So that `make && sudo make install` needs no cargo as root: what is built already is installed as it is.
-$(BIN)/bridge:
+$(BIN)/bridge $(BIN)/ferrule:
 	@tools/build $(BIN)
 
 install-overlayd: | $(BIN)/overlayd ## Install the node agent into $(DESTDIR)$(SBINDIR), and its systemd unit
