@@ -5,7 +5,7 @@ use netlink_packet_core::Emitable;
 use netlink_packet_route::link::{AfSpecInet, AfSpecInet6, AfSpecUnspec};
 
 /// The values of one interface, in the kernel's order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     ipv4: Vec<i32>,
     ipv6: Vec<i32>,
@@ -42,6 +42,17 @@ impl Settings {
         let (names, values): (&[&str], _) = if ipv4 { (&IPV4, &self.ipv4) } else { (&IPV6, &self.ipv6) };
         let index = names.iter().position(|known| *known == name)?;
         values.get(index).copied()
+    }
+}
+
+impl Settings {
+    /// Each that the message has, of IPv4 or not: its name and its value.
+    pub(super) fn named(&self) -> impl Iterator<Item = (bool, &'static str, i32)> {
+        let named = |ipv4, names: &'static [&'static str], values: &[i32]| {
+            let named = names.iter().zip(values.to_vec()).filter(|(name, _)| !name.is_empty());
+            named.map(move |(name, value)| (ipv4, *name, value))
+        };
+        named(true, &IPV4, &self.ipv4).chain(named(false, &IPV6, &self.ipv6))
     }
 }
 
@@ -89,7 +100,7 @@ const IPV4: [&str; 33] = [
 ];
 
 /// By `DEVCONF_*` (linux/ipv6.h). Newer settings, and those that the kernel leaves empty here, are read as files.
-const IPV6: [&str; 50] = [
+const IPV6: [&str; 60] = [
     "forwarding",
     "hop_limit",
     "mtu",
@@ -140,6 +151,16 @@ const IPV6: [&str; 50] = [
     "addr_gen_mode",
     "disable_policy",
     "accept_ra_rt_info_min_plen",
+    "ndisc_tclass",
+    "rpl_seg_enabled",
+    "ra_defrtr_metric",
+    "ioam6_enabled",
+    "ioam6_id",
+    "ioam6_id_wide",
+    "ndisc_evict_nocarrier",
+    "accept_untracked_na",
+    "accept_ra_min_lft",
+    "force_forwarding",
 ];
 
 #[cfg(test)]

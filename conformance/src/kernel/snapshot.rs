@@ -1,6 +1,6 @@
 //! The state of the world as lines that can be compared: `host/link/br0` → `bridge up mtu 1500 …`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,14 +11,16 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::netlink::{self, View};
-use super::sysctl;
+use super::sysctl::Settings;
 
 /// A comparable picture of namespaces and files. Keys are paths (`host/link/eth0`, `c1/route/…`, `file/run/…`), values say
 /// what is there. Indexes, counters, timers, handles and what the kernel makes by itself for IPv6 are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Key to value.
-    pub lines: BTreeMap<String, String>,
+    lines: BTreeMap<String, String>,
+    /// By the label of their namespace: hundreds, of which next to none ever differs.
+    settings: BTreeMap<String, Settings>,
 }
 
 /// Before the number of a second thing with the same key.
@@ -90,11 +92,20 @@ impl Snapshot {
                 lines.push((key.clone(), format!("+ {key}: {value}")));
             }
         }
-        // The settings of an interface that came or went say nothing that its own line does not.
-        lines.retain(|(key, _)| {
-            settings_of(key)
-                .is_none_or(|link| self.lines.contains_key(&link) == later.lines.contains_key(&link))
-        });
+        let none = Settings::default();
+        let labels: BTreeSet<&String> = self.settings.keys().chain(later.settings.keys()).collect();
+        for label in labels {
+            let before = self.settings.get(label).unwrap_or(&none);
+            for (name, before, now) in before.difference(later.settings.get(label).unwrap_or(&none)) {
+                let key = format!("{label}/sysctl/{name}");
+                let line = match (before, now) {
+                    (Some(before), Some(now)) => format!("~ {key}: {before} -> {now}"),
+                    (Some(before), None) => format!("- {key}: {before}"),
+                    (None, now) => format!("+ {key}: {}", now.unwrap_or_default()),
+                };
+                lines.push((key, line));
+            }
+        }
         lines.sort();
         Difference { lines }
     }
@@ -106,9 +117,14 @@ impl Snapshot {
     pub fn add_namespace(&mut self, label: &str) -> io::Result<()> {
         let view = View::read()?;
         self.add_view(label, &view);
-        sysctl::read(&view, &mut |name, value| self.put(format!("{label}/sysctl/{name}"), value));
+        self.settings.insert(label.to_owned(), Settings::read(&view));
         self.add_firewall(label);
         Ok(())
+    }
+
+    /// Without the files whose keys begin with one of `prefixes`.
+    pub fn forget(&mut self, prefixes: &[&str]) {
+        self.lines.retain(|key, _| !prefixes.iter().any(|prefix| key.starts_with(prefix)));
     }
 
     fn put(&mut self, mut key: String, value: String) {
@@ -243,14 +259,6 @@ impl Snapshot {
             }
         }
     }
-}
-
-/// The key of the interface whose setting this is: `c1/link/eth0` for `c1/sysctl/net/ipv4/conf/eth0/forwarding`.
-fn settings_of(key: &str) -> Option<String> {
-    let (label, name) = key.split_once("/sysctl/net/")?;
-    let name = name.strip_prefix("ipv4/conf/").or_else(|| name.strip_prefix("ipv6/conf/"))?;
-    let (name, _) = name.split_once('/')?;
-    (!["all", "default"].contains(&name)).then(|| format!("{label}/link/{name}"))
 }
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {

@@ -104,12 +104,15 @@ impl Lab {
     ) -> Outcome<Difference> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let started = Instant::now();
+        let mut pause = Duration::from_millis(20);
         loop {
             let difference = of(self.changes(before)?);
             if difference.is_empty() || started.elapsed() > PATIENCE {
                 return Ok(difference);
             }
-            thread::sleep(Duration::from_millis(20));
+            // A look at everything costs: what is not gone soon is gone late.
+            thread::sleep(pause);
+            pause *= 2;
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use super::talk::Talk;
 
 /// What is on a plugin's standard input.
 #[derive(Debug, Clone)]
@@ -344,64 +345,29 @@ pub fn execute(call: &Call) -> io::Result<Reply> {
 }
 
 fn converse(call: &Call, child: &mut Child, started: Instant) -> io::Result<Reply> {
-    let pid = child.id();
-    let stdin = child.stdin.take();
-    let (input, keep_open) = match &call.stdin {
-        Stdin::Bytes(bytes) => (bytes.as_slice(), false),
-        Stdin::Open(bytes) => (bytes.as_slice(), true),
-        _ => (&[][..], false),
-    };
-    let mut stdout = child.stdout.take();
-    let mut stderr = child.stderr.take();
-    if call.close_stdout {
-        stdout = None;
-    }
+    let talk = Talk::new(call, child, started)?;
+    // Whoever waits for the end of a process cannot watch its pipes: one thread for all of them.
+    let (end, running) = io::pipe()?;
     thread::scope(|scope| {
-        let writer = scope.spawn(move || {
-            let Some(mut pipe) = stdin else { return (false, None) };
-            let broken = pipe.write_all(input).is_err();
-            (broken, keep_open.then_some(pipe))
-        });
-        let out = scope.spawn(move || read_all(stdout.as_mut()));
-        let err = scope.spawn(move || read_all(stderr.as_mut()));
-        let (ended, end) = mpsc::channel::<()>();
-        let limit = call.kill_after.unwrap_or(call.timeout);
-        let watchdog = scope.spawn(move || {
-            let late = end.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
-            if late {
-                kill_tree(pid);
-            }
-            late
-        });
+        let talk = scope.spawn(move || talk.hold(&end));
         let status = child.wait()?;
         let duration = started.elapsed();
-        drop(ended);
-        let late = watchdog.join().unwrap_or(false);
+        drop(running);
         // What it started has been adopted by this process (a subreaper) and may hold the pipes open.
         let left_running = reap_orphans();
-        let (broken_pipe, pipe) = writer.join().unwrap_or((true, None));
-        drop(pipe);
+        let said = talk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(Reply {
             status: status.code(),
             signal: status.signal(),
-            stdout: out.join().unwrap_or_default(),
-            stderr: err.join().unwrap_or_default(),
+            stdout: said.stdout,
+            stderr: said.stderr,
             duration,
-            timed_out: late && call.kill_after.is_none(),
-            broken_pipe,
+            timed_out: said.late && call.kill_after.is_none(),
+            broken_pipe: said.broken_pipe,
             left_running,
             step: 0,
         })
     })
-}
-
-fn read_all(pipe: Option<&mut impl Read>) -> Vec<u8> {
-    const LIMIT: u64 = 64 << 20;
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        let _ = pipe.take(LIMIT).read_to_end(&mut bytes);
-    }
-    bytes
 }
 
 /// Kills a process and everything below it.
@@ -473,6 +439,29 @@ mod tests {
         assert!(reply.document().unwrap_err().contains("more than one"));
         let reply = execute(&sh("sleep 30").timeout(Duration::from_millis(200))).unwrap();
         assert!(reply.timed_out && reply.signal == Some(9));
+    }
+
+    #[test]
+    fn pipes_do_not_wait_for_each_other() {
+        // More than pipes hold, both ways at once.
+        let input = vec![b'x'; 300_000];
+        let reply = execute(&sh("tee /dev/stderr").bytes(input.clone())).unwrap();
+        assert_eq!((reply.stdout, reply.stderr, reply.broken_pipe), (input.clone(), input.clone(), false));
+        let reply = execute(&sh("exec <&-; echo done").bytes(input.clone())).unwrap();
+        assert_eq!((reply.text().as_str(), reply.broken_pipe), ("done\n", true));
+        let mut open = sh("read line; echo $line; sleep 30").timeout(Duration::from_millis(300));
+        open.stdin = Stdin::Open(b"one\n".to_vec());
+        let reply = execute(&open).unwrap();
+        assert_eq!((reply.text().as_str(), reply.timed_out, reply.broken_pipe), ("one\n", true, false));
+    }
+
+    #[test]
+    fn what_a_program_left_running_does_not_hold_the_reply() {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        super::super::RUNNING.store(1, std::sync::atomic::Ordering::SeqCst);
+        let reply = execute(&sh("sleep 30 & echo started")).unwrap();
+        assert_eq!((reply.text().as_str(), reply.left_running), ("started\n", 1));
+        assert!(reply.duration < Duration::from_secs(20));
     }
 
     #[test]

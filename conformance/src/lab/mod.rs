@@ -10,6 +10,7 @@ mod direct;
 pub mod exec;
 pub mod runtime;
 pub mod stub;
+mod talk;
 pub mod world;
 
 use std::collections::BTreeMap;
@@ -231,8 +232,7 @@ impl Lab {
             snapshot.add_files(&root, named);
         }
         // The harness's own, the lock that iptables itself leaves, and what mount(8) remembers.
-        let own = ["file/run/netns", "file/run/xtables.lock", "file/run/mount/"];
-        snapshot.lines.retain(|key, _| !own.iter().any(|prefix| key.starts_with(prefix)));
+        snapshot.forget(&["file/run/netns", "file/run/xtables.lock", "file/run/mount/"]);
         Ok(snapshot)
     }
 
