@@ -12,7 +12,7 @@ UNITDIR ?= /etc/systemd/system
 BIN     := bin
 
 .DEFAULT_GOAL := build
-.PHONY: bench bench-instructions build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml survival e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
+.PHONY: bench bench-instructions build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml survival fuzz e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
 
 build: ## Build every plugin, release, static, into bin/
 	@tools/build $(BIN)
@@ -46,6 +46,9 @@ test-uml: ## What takes another kernel (VLANs of bridges), or two (an overlay be
 
 survival: $(if $(CNI_BIN),,build) ## Kills and errors at every system call, storms, churn, damage. SHORT=1: two minutes; WRITE=1: docs/survival.md
 	@tools/survival '$(or $(CNI_BIN),$(BIN))' $(if $(SHORT),--short) $(if $(WRITE),--write docs/survival.md) $(OPTIONS)
+
+fuzz: ## Fuzz targets of what others write, 30 minutes each. SHORT=1: some seconds; SECONDS=…; ONLY='TARGET…'
+	@tools/fuzz $(if $(SHORT),--short) $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
 
 e2e: build ## Real runtimes: podman, containerd, cnitool (Debian packages, as root)
 	@e2e/run

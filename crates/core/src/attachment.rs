@@ -5,6 +5,8 @@
 //! Removal of what was never made, or is gone, succeeds. The file is locked while an operation is at work, so two calls for the same
 //! attachment take turns.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod listed;
 
 use std::path::PathBuf;

@@ -387,6 +387,17 @@ fn read_address(tuple: &[u8], source: bool) -> Option<IpAddr> {
     v4().or_else(v6)
 }
 
+/// Reads an entry and asks for its deletion, for a fuzz target.
+#[cfg(fuzzing)]
+pub(crate) fn fuzzing(entry: &[u8]) {
+    let connection = Connection::read(entry);
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let wanted = Match::new(family, 6);
+        assert!(!wanted.covers(&connection) || connection.protocol == Some(6));
+        assert!(deletion(family, entry).attributes.is_encodable());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

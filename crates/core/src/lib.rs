@@ -10,6 +10,9 @@ pub mod conntrack;
 pub mod dbus;
 mod error;
 pub mod firewall;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod marks;
 pub mod netlink;

@@ -10,6 +10,8 @@ mod attribute;
 mod socket;
 
 pub(crate) use attribute::{Attributes, be16, be32, be64, find, parse, text};
+#[cfg(fuzzing)]
+pub(crate) use socket::messages;
 pub(crate) use socket::{ATTEMPTS, Answer, Kind, Message, Received, Refusal, Socket};
 
 use std::io;

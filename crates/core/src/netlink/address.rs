@@ -111,7 +111,7 @@ fn message(index: u32, cidr: &Cidr) -> AddressMessage {
     message
 }
 
-fn read(message: &AddressMessage) -> Option<InterfaceAddress> {
+pub(super) fn read(message: &AddressMessage) -> Option<InterfaceAddress> {
     let mut address = None;
     let mut flags = AddressFlags::empty();
     for attribute in &message.attributes {

@@ -195,7 +195,7 @@ impl Answer {
 
 /// Number and text of a refusal. With `NETLINK_CAP_ACK` the payload of the error message is the header of the refused request (16 bytes),
 /// then attributes; number 1 is the text (`NLMSGERR_ATTR_MSG`).
-fn kernel_error(error: &ErrorMessage) -> KernelError {
+pub(super) fn kernel_error(error: &ErrorMessage) -> KernelError {
     const HEADER: usize = 16;
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let errno = Errno::from_raw(error.raw_code().saturating_abs());

@@ -15,6 +15,8 @@ mod address;
 mod bridge;
 mod connection;
 mod entry;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod link;
 mod monitor;
 mod path;

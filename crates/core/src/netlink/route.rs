@@ -175,7 +175,7 @@ fn message(index: u32, route: &RouteEntry) -> RouteMessage {
     message
 }
 
-fn read(message: &RouteMessage, index: u32, ipv4: bool) -> Option<RouteEntry> {
+pub(super) fn read(message: &RouteMessage, index: u32, ipv4: bool) -> Option<RouteEntry> {
     let unspecified: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let mut destination = unspecified;
     let mut through = None;

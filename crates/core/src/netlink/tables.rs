@@ -289,7 +289,7 @@ pub(super) fn message(
     into.resize(into.len().next_multiple_of(4), 0);
 }
 
-fn split(bytes: &[u8]) -> Option<(Heard<'_>, &[u8])> {
+pub(super) fn split(bytes: &[u8]) -> Option<(Heard<'_>, &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
     let heard = Heard {
         kind: u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?),
@@ -302,7 +302,7 @@ fn split(bytes: &[u8]) -> Option<(Heard<'_>, &[u8])> {
 
 /// The refusal in a message of type `NLMSG_ERROR`; `None` if it is an acknowledgement. Behind the number is the header of the request, cut off
 /// there, and then attributes.
-fn refusal(payload: &[u8]) -> Option<KernelError> {
+pub(super) fn refusal(payload: &[u8]) -> Option<KernelError> {
     let number = i32::from_ne_bytes(*payload.first_chunk()?);
     if number == 0 {
         return None;

@@ -383,6 +383,16 @@ fn interpret<'a>(header: &Header, payload: &'a [u8]) -> Received<'a> {
     }
 }
 
+/// The messages of a datagram, for a fuzz target.
+#[cfg(fuzzing)]
+pub(crate) fn messages(mut bytes: &[u8], mut each: impl FnMut(Received<'_>)) {
+    while let Some((header, payload, next)) = split(bytes) {
+        assert!(next.len() < bytes.len(), "the same message again and again");
+        each(interpret(&header, payload));
+        bytes = next;
+    }
+}
+
 /// The extended-ACK attributes: behind the error code, and behind the request or its header, which the kernel echoes.
 fn extended_ack<'a>(header: &Header, payload: &'a [u8]) -> &'a [u8] {
     if header.flags & NLM_F_ACK_TLVS == 0 {

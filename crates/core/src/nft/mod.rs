@@ -38,6 +38,8 @@ mod element;
 mod error;
 mod expression;
 mod field;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod outcome;
 mod read;
 mod rule;

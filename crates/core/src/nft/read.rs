@@ -221,7 +221,7 @@ fn missing_is_empty<T>(found: Result<Vec<T>, nfnetlink::Error>) -> Result<Vec<T>
     }
 }
 
-fn read_table(answer: Answer<'_>) -> Option<TableInfo> {
+pub(super) fn read_table(answer: Answer<'_>) -> Option<TableInfo> {
     let name = text(find(answer.attributes, abi::table::NAME)?);
     Some(TableInfo {
         table: Table::named(Family::from_number(answer.family)?, name),
@@ -229,7 +229,7 @@ fn read_table(answer: Answer<'_>) -> Option<TableInfo> {
     })
 }
 
-fn read_chain(answer: Answer<'_>) -> Option<ChainInfo> {
+pub(super) fn read_chain(answer: Answer<'_>) -> Option<ChainInfo> {
     let get = |kind| find(answer.attributes, kind);
     let family = Family::from_number(answer.family)?;
     let base = || {
@@ -255,7 +255,7 @@ fn read_chain(answer: Answer<'_>) -> Option<ChainInfo> {
     })
 }
 
-fn read_rule(answer: Answer<'_>) -> Option<RuleInfo> {
+pub(super) fn read_rule(answer: Answer<'_>) -> Option<RuleInfo> {
     let get = |kind| find(answer.attributes, kind);
     Some(RuleInfo {
         handle: get(abi::rule::HANDLE).and_then(be64)?,
@@ -264,7 +264,7 @@ fn read_rule(answer: Answer<'_>) -> Option<RuleInfo> {
     })
 }
 
-fn read_elements(set: &Set, answer: Answer<'_>) -> Option<Vec<RawElement>> {
+pub(super) fn read_elements(set: &Set, answer: Answer<'_>) -> Option<Vec<RawElement>> {
     let list = find(answer.attributes, abi::element::LIST_ELEMENTS)?;
     Some(parse(list).filter_map(|(_, element)| RawElement::decode(set, element)).collect())
 }

@@ -8,6 +8,9 @@
 mod allocate;
 mod config;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod range;
 mod resolv;
 mod store;

@@ -16,7 +16,7 @@ pub(crate) fn read(path: &Path) -> Result<Dns> {
 
 /// As the Go plugin reads it: `search` and `options` accumulate (the C library lets the last `search` win), the last `domain` wins,
 /// a keyword without a value is skipped.
-fn parse(text: &str) -> Dns {
+pub(crate) fn parse(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
         let mut fields = line.split_whitespace();

@@ -14,6 +14,8 @@ use crate::range::Span;
 
 mod claim;
 mod cursor;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod index;
 mod lease;
 mod lock;

@@ -56,7 +56,7 @@ impl Owner {
     /// Reads the content of a file. White space around the lines does not count (the Go plugin trims, and editors change line ends).
     /// `None` if there is no text: what a process left that died between creating and writing the file. File systems that replay a
     /// journal may leave NUL bytes instead of nothing.
-    fn parse(content: &[u8]) -> Option<Self> {
+    pub(super) fn parse(content: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(content);
         let lines: Vec<&str> = text
             .lines()

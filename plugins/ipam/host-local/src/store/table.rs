@@ -207,23 +207,26 @@ impl Table {
         Ok(values)
     }
 
-    /// Adds an entry.
+    /// Adds an entry. [`Damaged`] where every bucket is full, although the header says that there is room.
     pub(super) fn insert(&mut self, key: u64, value: u128) -> Result<(), Damaged> {
-        if self.entries >= self.buckets * MEAN {
+        if self.entries >= self.buckets.saturating_mul(MEAN) {
             self.grow()?;
         }
         self.entries += 1;
+        let mut placed = false;
         self.probe(key, |table, index| {
             table.bucket(index)?;
             table.changed(index);
             let bucket = table.bucket(index)?;
-            if bucket.len() < CAPACITY {
+            placed = bucket.len() < CAPACITY;
+            if placed {
                 bucket.push((key, value));
-                return Ok(true);
+            } else {
+                bucket.set(10, &[1]);
             }
-            bucket.set(10, &[1]);
-            Ok(false)
-        })
+            Ok(placed)
+        })?;
+        if placed { Ok(()) } else { Err(Damaged) }
     }
 
     /// Removes an entry; false if there was none.
@@ -236,17 +239,19 @@ impl Table {
             }
             Ok(removed)
         })?;
-        self.entries -= u64::from(removed);
+        self.entries = self.entries.checked_sub(u64::from(removed)).ok_or(Damaged)?;
         Ok(removed)
     }
 
     fn grow(&mut self) -> Result<(), Damaged> {
-        let mut larger = Self::in_memory(self.entries * 2);
+        // Counted, because the number of a header could ask for any amount of memory.
+        let mut entries = Vec::new();
         for index in 0..self.buckets {
-            let entries: Vec<_> = self.bucket(index)?.entries().collect();
-            for (key, value) in entries {
-                larger.insert(key, value)?;
-            }
+            entries.extend(self.bucket(index)?.entries());
+        }
+        let mut larger = Self::in_memory(entries.len() as u64 * 2);
+        for (key, value) in entries {
+            larger.insert(key, value)?;
         }
         *self = larger;
         Ok(())

@@ -111,3 +111,38 @@ fn damage_is_noticed() {
     assert_eq!(reopen(&path, &table).find(3), Ok(vec![7]));
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
+
+/// A file of one bucket that is full, and says that it overflowed.
+fn full(name: &str, header: (u64, u64)) -> Table {
+    let path = scratch(name);
+    let mut bucket = Block::empty();
+    for number in 0..CAPACITY as u64 {
+        bucket.push((number, 1));
+    }
+    bucket.set(10, &[1]);
+    fs::write(&path, [Block::empty().sealed(0), bucket.sealed(1)].concat()).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    Table::in_file(file, header.0, header.1).unwrap()
+}
+
+#[test]
+fn what_finds_no_room_is_not_lost_in_silence() {
+    assert_eq!(full("room", (1, 1)).insert(99, 7), Err(Damaged));
+}
+
+#[test]
+fn a_count_below_what_is_there_is_damage() {
+    assert_eq!(full("count", (1, 0)).remove(3, 1), Err(Damaged));
+}
+
+#[test]
+fn a_header_cannot_ask_for_memory() {
+    let mut table = full("entries", (1, 1 << 60));
+    assert_eq!(table.insert(99, 7), Ok(()), "counted again");
+    assert_eq!((table.find(99), table.entries()), (Ok(vec![7]), CAPACITY as u64 + 1));
+    assert_eq!(
+        full("buckets", (1 << 50, u64::MAX)).insert(99, 7),
+        Err(Damaged),
+        "most of the buckets are not there"
+    );
+}

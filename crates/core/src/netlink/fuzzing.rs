@@ -1,0 +1,71 @@
+//! Answers of rtnetlink as a fuzz target sees them.
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+
+use super::connection::kernel_error;
+use super::entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, PrefixRoute};
+use super::{Link, address, route, tables};
+
+/// Reads a datagram as every list does; an entry that is understood means the same when it is sent back.
+pub fn rtnetlink(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some((heard, next)) = tables::split(rest) {
+        assert!(next.len() < rest.len(), "the same message again and again");
+        let _ = tables::refusal(heard.payload);
+        entries(heard.payload);
+        rest = next;
+    }
+    // Without the detour over headers, so that the readers behind them are reached soon.
+    entries(bytes);
+    objects(bytes);
+}
+
+fn entries(payload: &[u8]) {
+    if let Some(neighbour) = Neighbour::decode(payload) {
+        assert_eq!(Neighbour::decode(&sent(Entry::Neighbour(neighbour))), Some(neighbour));
+    }
+    // Of a bridge's entry the kernel tells more than it is asked for.
+    if let Some(fdb) = Fdb::decode(payload).filter(|fdb| fdb.target != FdbTarget::Port) {
+        assert_eq!(Fdb::decode(&sent(Entry::Fdb(fdb))), Some(fdb));
+    }
+    if let Some(nexthop) = Nexthop::decode(payload) {
+        assert_eq!(Nexthop::decode(&sent(Entry::Nexthop(nexthop.clone()))), Some(nexthop));
+    }
+    if let Some(route) = PrefixRoute::decode(payload) {
+        // What is sent has no host bits, which the kernel would refuse.
+        let wanted = PrefixRoute { destination: route.destination.network(), ..route };
+        assert_eq!(PrefixRoute::decode(&sent(Entry::Route(route))), Some(wanted));
+    }
+}
+
+fn sent(entry: Entry) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Change::Set(entry).encode(&mut bytes);
+    bytes
+}
+
+/// What the library decodes, and what is made of it here.
+fn objects(bytes: &[u8]) {
+    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else { return };
+    match message.payload {
+        NetlinkPayload::Error(error) => drop(kernel_error(&error)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+            let index = message.header.index;
+            assert_eq!(Link::from_message(message).index, index);
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
+            if let Some(found) = address::read(&message) {
+                assert!(found.cidr.prefix() <= found.cidr.bits());
+            }
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
+            for ipv4 in [true, false] {
+                if let Some(found) = route::read(&message, 2, ipv4) {
+                    assert!(found.dst.prefix() <= found.dst.bits());
+                }
+            }
+        }
+        _ => {}
+    }
+}
