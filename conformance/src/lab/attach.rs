@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Call, Container, Lab, NETWORK, quote};
+use super::{Call, Container, Lab, NETWORK, direct, quote};
 use crate::kernel::{Difference, Snapshot, View};
 use crate::profile::merge;
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, Stop};
 
 /// The name of a second network, for the cases with two.
 pub const OTHER_NETWORK: &str = "cnfother";
@@ -56,7 +56,11 @@ impl Lab {
             of_it.map(|link| link.name.clone()).collect()
         };
         let names = doomed(&self.host()?);
-        self.sh(&format!("ip netns del {}", container.name))?;
+        let path = container.path();
+        direct::remove(&path).map_err(|error| {
+            Stop::Broken(format!("cannot remove the network namespace {}: {error}", path.display()))
+        })?;
+        self.journal_line(format!("ip netns del {}", container.name), "removed");
         self.containers.retain(|other| other.name != container.name);
         if names.is_empty() {
             return Ok(());

@@ -30,15 +30,14 @@ impl Lab {
         // A second interface of a container has its default routes behind those of the first.
         let second = self.bases.keys().any(|key| key.starts_with(&format!("{name}/")));
         let metric = if second { number } else { 0 };
-        self.sh(&format!("ip link add {host} type veth peer name {ifname} netns {name}"))?;
         self.sh(&format!(
-            "ip link set {host} up && ip addr add {v4}.1/24 dev {host} && ip addr add {v6}:1/64 dev {host} nodad"
+            "ip link add {host} type veth peer name {ifname} netns {name} && ip link set {host} up && ip addr add {v4}.1/24 dev {host} && ip addr add {v6}:1/64 dev {host} nodad"
         ))?;
         self.sh_in(
             container,
             &format!(
                 "ip link set lo up && ip link set {ifname} up && ip addr add {v4}.2/24 dev {ifname} && ip addr add {v6}:2/64 dev {ifname} nodad \
-                 && ip route add default via {v4}.1 metric {metric} && ip -6 route add default via {v6}:1 metric {}",
+                 && ip route add default via {v4}.1 metric {metric} && ip route add ::/0 via {v6}:1 metric {}",
                 1024 + metric
             ),
         )?;

@@ -11,7 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 /// Makes a network namespace that `path` keeps alive, as `ip netns add` does.
@@ -27,6 +27,12 @@ pub(super) fn add(path: &Path) -> io::Result<()> {
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     made.map_err(io::Error::from)
+}
+
+/// Takes away what [`add`] has made, as `ip netns del` does.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    umount2(path, MntFlags::MNT_DETACH)?;
+    std::fs::remove_file(path)
 }
 
 /// Brings up `lo` in the calling thread's network namespace.
