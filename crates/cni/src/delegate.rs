@@ -12,6 +12,7 @@ use crate::json::shorten;
 use crate::request::Request;
 use crate::result::AddResult;
 
+mod output;
 mod running;
 
 pub use running::Running;

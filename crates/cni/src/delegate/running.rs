@@ -1,13 +1,13 @@
 //! A delegate that has been started: its output, its end, and what it said.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::{Child, ExitStatus};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
+
+use super::output::{self, Excess, Output};
 
 use super::{Delegate, LEAST_TIMEOUT};
 use crate::environment::Verb;
@@ -24,10 +24,6 @@ const STDERR_LIMIT: usize = 64 << 10;
 /// How often a running delegate is looked at. Its end is an event, the end of its output; this is for those that close their output
 /// without ending, and for those that end while a child of theirs still holds the output open.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// How long output may still come after the delegate itself has ended: until its readers have had the processor, which on a host that starts
-/// hundreds of containers at once takes more than 100 ms now and then. Only where a child of its own holds the output open is it all of this.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// A delegate that is running.
 ///
@@ -52,8 +48,8 @@ enum End {
 
 impl<'a> Running<'a> {
     pub(super) fn new(delegate: &'a Delegate<'a>, verb: Verb, mut child: Child, deadline: Instant) -> Self {
-        let stdout = Output::collect(child.stdout.take(), OUTPUT_LIMIT, Excess::Close);
-        let stderr = Output::collect(child.stderr.take(), STDERR_LIMIT, Excess::Discard);
+        let stdout = Output::of(child.stdout.take(), OUTPUT_LIMIT, Excess::Close);
+        let stderr = Output::of(child.stderr.take(), STDERR_LIMIT, Excess::Discard);
         Self { delegate, verb, child, stdout, stderr, deadline, ended: false }
     }
 
@@ -125,14 +121,21 @@ impl<'a> Running<'a> {
     fn finish(&mut self) -> io::Result<End> {
         self.ended = true;
         while Instant::now() < self.deadline {
-            let look = LOOK.min(self.deadline.saturating_duration_since(Instant::now()));
-            if self.stdout.wait(look) && self.stderr.wait(look) {
+            self.stdout.read();
+            self.stderr.read();
+            if !self.stdout.is_open() && !self.stderr.is_open() {
                 break;
             }
             if let Some(status) = ended(&mut self.child)? {
-                let _ = self.stdout.wait(LINGER) && self.stderr.wait(LINGER);
+                // All that it has written is there by now. What its children write later is no answer of its own.
+                self.stdout.read();
+                self.stderr.read();
                 return Ok(End::Exited(status));
             }
+            output::wait(
+                [&self.stdout, &self.stderr],
+                LOOK.min(self.deadline.saturating_duration_since(Instant::now())),
+            );
         }
         if let Some(status) = reap(&mut self.child, self.deadline)? {
             return Ok(End::Exited(status));
@@ -212,22 +215,6 @@ fn reap(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> 
     }
 }
 
-/// What happens to output beyond the limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Excess {
-    /// The pipe is closed, which ends most writers.
-    Close,
-    /// It is read and forgotten, so that the writer can go on.
-    Discard,
-}
-
-/// A pipe, read to its end on a thread of its own. What has come so far can be had even if the end never comes.
-#[derive(Debug)]
-struct Output {
-    captured: Arc<Mutex<Captured>>,
-    end: Receiver<()>,
-}
-
 /// [`Child::try_wait`], which unlike [`Child::wait`] does not try again when a signal interrupts it.
 fn ended(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     loop {
@@ -235,52 +222,6 @@ fn ended(child: &mut Child) -> io::Result<Option<ExitStatus>> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Captured {
-    bytes: Vec<u8>,
-    overflow: bool,
-}
-
-impl Output {
-    fn collect(pipe: Option<impl Read + Send + 'static>, limit: usize, excess: Excess) -> Self {
-        let captured = Arc::new(Mutex::new(Captured::default()));
-        // Nothing is sent: the sender going away is the message.
-        let (sender, end) = mpsc::channel::<()>();
-        if let Some(mut pipe) = pipe {
-            let captured = Arc::clone(&captured);
-            thread::spawn(move || {
-                let _sender = sender;
-                let mut buffer = [0; 16 << 10];
-                loop {
-                    let read = match pipe.read(&mut buffer) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                        Err(_) | Ok(0) => break,
-                        Ok(read) => read,
-                    };
-                    let mut captured = captured.lock().unwrap_or_else(PoisonError::into_inner);
-                    let room = limit.saturating_sub(captured.bytes.len()).min(read);
-                    captured.bytes.extend_from_slice(buffer.get(..room).unwrap_or_default());
-                    captured.overflow |= room < read;
-                    if captured.overflow && excess == Excess::Close {
-                        break;
-                    }
-                }
-            });
-        }
-        Self { captured, end }
-    }
-
-    /// Whether the end has come, waiting for it at most this long.
-    fn wait(&self, patience: Duration) -> bool {
-        self.end.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
-    }
-
-    fn taken(&self) -> (Vec<u8>, bool) {
-        let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut captured.bytes), captured.overflow)
     }
 }
 
