@@ -17,9 +17,10 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rtnetlink::Handle;
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::proto::{Connection, ConnectionHandle, from_socket_with_codec};
 
+use super::message::Message;
 use super::{KernelError, NetlinkError};
 use crate::netns::Netns;
 
@@ -34,8 +35,8 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// An rtnetlink socket, bound to the network namespace it was opened in for good.
 pub struct Netlink {
-    connection: Pin<Box<rtnetlink::proto::Connection<RouteNetlinkMessage, PollSocket>>>,
-    handle: Handle,
+    connection: Pin<Box<Connection<Message, PollSocket>>>,
+    handle: ConnectionHandle<Message>,
     fd: i32,
     waker: Arc<Flag>,
     failure: Failure,
@@ -62,7 +63,7 @@ impl Netlink {
     fn from_socket(socket: PollSocket) -> Self {
         let fd = socket.inner.as_raw_fd();
         let failure = socket.failure.clone();
-        let (connection, handle, _events) = rtnetlink::from_socket(socket);
+        let (connection, handle, _events) = from_socket_with_codec(socket);
         Self { connection: Box::pin(connection), handle, fd, waker: Arc::new(Flag::default()), failure }
     }
 
@@ -128,10 +129,12 @@ impl Netlink {
         flags: u16,
         operation: &dyn Fn() -> String,
     ) -> Result<Answer, NetlinkError> {
-        let mut message = NetlinkMessage::from(message);
+        let mut message = NetlinkMessage::from(Message(message));
         message.header.flags = flags;
         let socket_failed = |source| NetlinkError::Socket { operation: operation(), source };
-        let stream = self.handle.request(message).map_err(|error| socket_failed(io::Error::other(error)))?;
+        // Port 0 is the kernel.
+        let request = self.handle.request(message, SocketAddr::new(0, 0));
+        let stream = request.map_err(|error| socket_failed(io::Error::other(error.to_string())))?;
         let mut stream = Box::pin(stream);
         let mut answer = Answer::default();
         let deadline = Instant::now() + DEADLINE;
@@ -178,12 +181,12 @@ struct Answer {
 impl Answer {
     fn take(
         &mut self,
-        message: NetlinkMessage<RouteNetlinkMessage>,
+        message: NetlinkMessage<Message>,
         operation: &dyn Fn() -> String,
     ) -> Result<(), NetlinkError> {
         self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
-            NetlinkPayload::InnerMessage(message) => self.messages.push(message),
+            NetlinkPayload::InnerMessage(message) => self.messages.push(message.0),
             NetlinkPayload::Error(error) if error.code.is_some() => {
                 return Err(NetlinkError::Refused { operation: operation(), source: kernel_error(&error) });
             }

@@ -18,6 +18,7 @@ mod entry;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod link;
+mod message;
 mod monitor;
 mod path;
 mod route;

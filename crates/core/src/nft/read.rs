@@ -86,10 +86,22 @@ impl Connection {
 
     /// The rules of one chain, in their order. A chain that does not exist has none.
     pub fn rules(&mut self, table: &Table, chain: &str) -> Result<Vec<RuleInfo>, Error> {
+        Ok(self.rules_of(table, &[chain])?.pop().unwrap_or_default())
+    }
+
+    /// The rules of several chains of a table as they were at one moment, chain by chain. Half the requests of asking for one after the other,
+    /// and none of them is as long as the list of a table's chains may be.
+    pub fn rules_of(&mut self, table: &Table, chains: &[&str]) -> Result<Vec<Vec<RuleInfo>>, Error> {
+        let what = format!("list the rules of chain '{table} {}'", chains.join(", "));
+        self.unchanged(&what, |connection| {
+            chains.iter().map(|chain| connection.listed_rules(table, chain, &what)).collect()
+        })
+    }
+
+    fn listed_rules(&mut self, table: &Table, chain: &str, what: &str) -> Result<Vec<RuleInfo>, Error> {
         let mut request = new(abi::message::GETRULE, libc::NLM_F_DUMP, table.family);
         request.attributes.string(abi::rule::TABLE, &table.name).string(abi::rule::CHAIN, chain);
-        let what = format!("list the rules of chain '{table} {chain}'");
-        self.list(&request, &what, |answer| {
+        let read = |answer: Answer<'_>| {
             // Kernels older than 4.10 ignore the names in the request.
             let named =
                 |kind, name: &str| find(answer.attributes, kind).is_some_and(|found| text(found) == name);
@@ -97,7 +109,8 @@ impl Connection {
                 return None;
             }
             read_rule(answer)
-        })
+        };
+        Ok(missing_is_empty(self.socket.query(&request, &what, read))?)
     }
 
     /// True if there is a set or map of that name, whatever its type.
@@ -193,9 +206,20 @@ impl Connection {
         what: &str,
         mut read: impl FnMut(Answer<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
+        self.unchanged(what, |connection| {
+            Ok(missing_is_empty(connection.socket.query(request, &what, &mut read))?)
+        })
+    }
+
+    /// Reads again until nobody has changed anything meanwhile: see [`Connection::list`].
+    fn unchanged<T>(
+        &mut self,
+        what: &str,
+        mut read: impl FnMut(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
-            let found = missing_is_empty(self.socket.query(request, &what, &mut read))?;
+            let found = read(self)?;
             if self.is_still(generation)? {
                 return Ok(found);
             }

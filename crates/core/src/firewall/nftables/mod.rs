@@ -232,21 +232,7 @@ impl Nftables {
     fn verify_table(&mut self, owner: &Owner, plan: &Plan) -> Result<(), FirewallError> {
         let missing = |what: String| FirewallError::Missing { what, backend: "nftables" };
         for scaffold in &plan.scaffolds {
-            let connection = self.connection()?;
-            connection.table(&scaffold.table)?.ok_or_else(|| missing(format!("table {}", scaffold.table)))?;
-            for chain in &scaffold.chains {
-                let found = connection.chain(&scaffold.table, &chain.name)?;
-                found.ok_or_else(|| missing(format!("chain {} {}", scaffold.table, chain.name)))?;
-                if connection.rules(&scaffold.table, &chain.name)?.len() < scaffold.rules_of(&chain.name) {
-                    return Err(missing(format!("a rule of chain {} {}", scaffold.table, chain.name)));
-                }
-            }
-        }
-        for policy in &plan.policies {
-            let rules = self.connection()?.rules(&policy.table, &policy.name)?;
-            if rules.len() != policy.rules.len() {
-                return Err(missing(format!("chain {} {} ({})", policy.table, policy.name, policy.comment)));
-            }
+            self.verify_chains(scaffold, plan)?;
         }
         for item in &plan.elements {
             let found = self.connection()?.element(&item.table, &item.set, &item.element.key)?;
@@ -263,6 +249,37 @@ impl Nftables {
                     item.table,
                     item.set.name()
                 )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies the chains of one table. Only where one is not as it should be is it asked for what is missing, from the outside in: rules tell of
+    /// their chain and table.
+    fn verify_chains(&mut self, scaffold: &Scaffold, plan: &Plan) -> Result<(), FirewallError> {
+        let missing = |what: String| FirewallError::Missing { what, backend: "nftables" };
+        let table = &scaffold.table;
+        let policies: Vec<&Policy> = plan.policies.iter().filter(|policy| policy.table == *table).collect();
+        let fixed = scaffold.chains.iter().map(|chain| chain.name.as_ref());
+        let names: Vec<&str> = fixed.chain(policies.iter().map(|policy| policy.name.as_str())).collect();
+        let connection = self.connection()?;
+        let mut found = connection.rules_of(table, &names)?.into_iter().map(|rules| rules.len());
+        for chain in &scaffold.chains {
+            let (wanted, found) = (scaffold.rules_of(&chain.name), found.next().unwrap_or_default());
+            if found >= wanted && wanted > 0 {
+                continue;
+            }
+            connection.table(table)?.ok_or_else(|| missing(format!("table {table}")))?;
+            let chain = connection
+                .chain(table, &chain.name)?
+                .ok_or_else(|| missing(format!("chain {table} {}", chain.name)))?;
+            if found < wanted {
+                return Err(missing(format!("a rule of chain {table} {}", chain.name)));
+            }
+        }
+        for policy in policies {
+            if found.next() != Some(policy.rules.len()) {
+                return Err(missing(format!("chain {table} {} ({})", policy.name, policy.comment)));
             }
         }
         Ok(())
