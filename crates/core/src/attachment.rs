@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::netns::NetnsId;
 use crate::owner::Owner;
+use crate::privilege;
 use crate::resource::{Lease, Lifecycle, Resource, remove_registered};
 use crate::shared::Shared;
 use crate::state::{self, LockedFile, StateError};
@@ -201,7 +202,7 @@ pub fn add<'r, T>(
             if leftovers.is_empty() {
                 leftovers.extend(log.remove().err().map(Failure::from));
             }
-            Err(leftovers.iter().fold(failure, |failure, leftover| {
+            Err(leftovers.iter().fold(privilege::explain(failure), |failure, leftover| {
                 failure.detail(format!("and cleaning up failed: {}", leftover.message()))
             }))
         }

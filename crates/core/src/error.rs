@@ -118,6 +118,7 @@ impl Error {
             Self::Netns(NetnsError::Open { .. } | NetnsError::NotNetwork { .. }) => Code::InvalidEnvironment,
             Self::Netns(_) | Self::NoContainer { .. } => Code::Netns,
             Self::Sysctl(SysctlError::Key { .. }) => Code::InvalidConfig,
+            Self::Sysctl(SysctlError::Redirected { .. }) => Code::Conflict,
             Self::Sysctl(SysctlError::Read { source, .. } | SysctlError::Write { source, .. }) => {
                 match source.kind() {
                     std::io::ErrorKind::PermissionDenied => Code::NotPermitted,

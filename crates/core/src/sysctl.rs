@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 use cni::LinkName;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use sysctl::Sysctl as _;
 use thiserror::Error;
 
@@ -33,6 +34,12 @@ pub enum SysctlError {
         /// Why.
         source: io::Error,
     },
+    /// What is at the parameter's path is not the kernel's: something else is mounted there, or a link leads elsewhere. Nothing was written.
+    #[error("sysctl {key} is not written: what is at {path} is not the kernel's", path = Key(key.clone()).path().display())]
+    Redirected {
+        /// The parameter.
+        key: String,
+    },
     /// Not below `net`.
     #[error("sysctl {key} is not a network parameter (net/...)")]
     Key {
@@ -46,7 +53,7 @@ impl SysctlError {
     pub fn is_missing(&self) -> bool {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => source.kind() == ErrorKind::NotFound,
-            Self::Key { .. } => false,
+            Self::Redirected { .. } | Self::Key { .. } => false,
         }
     }
 }
@@ -93,12 +100,14 @@ impl Key {
         if self.read().is_ok_and(|current| same(&current, value)) {
             return Ok(());
         }
+        let failed = |source| SysctlError::Write { key: self.0.clone(), value: value.to_owned(), source };
+        let mut file = OpenOptions::new().write(true).open(self.path()).map_err(failed)?;
+        // Whoever can mount over a part of `/proc` must not have root write into a file of their choice (the class of CVE-2025-52881).
+        if fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(SysctlError::Redirected { key: self.0.clone() });
+        }
         // One write of the whole value: the kernel takes each write as a value of its own.
-        OpenOptions::new()
-            .write(true)
-            .open(self.path())
-            .and_then(|mut file| file.write_all(value.as_bytes()))
-            .map_err(|source| SysctlError::Write { key: self.0.clone(), value: value.to_owned(), source })
+        file.write_all(value.as_bytes()).map_err(failed)
     }
 
     /// As [`Key::write`], but a parameter that does not exist is no error.

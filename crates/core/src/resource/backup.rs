@@ -1,7 +1,7 @@
 //! A file that tells the Go suite's `tuning` plugin what to restore.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,9 @@ pub struct Backup {
     /// The properties; their values are those before once they have been looked at.
     pub properties: Vec<LinkProperty>,
 }
+
+/// Far beyond any such file, in bytes.
+const LIMIT: u64 = 64 << 10;
 
 /// The format.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -88,7 +91,14 @@ impl Backup {
     /// What is to be removed, in reverse, to restore what a file of this owner says; nothing where there is none. A file that can't be
     /// read says nothing, and is to be removed too.
     pub fn find(directory: &Path, host: &Host<'_>) -> Vec<Resource> {
-        let Ok(bytes) = fs::read(path(directory, host.owner())) else { return Vec::new() };
+        // In a directory that others can write, it may be a link, or something that never ends.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+        let mut bytes = Vec::new();
+        let read = options.open(path(directory, host.owner()));
+        if read.and_then(|file| file.take(LIMIT).read_to_end(&mut bytes)).is_err() {
+            return Vec::new();
+        }
         let content: Content =
             json::parse(&bytes).ok().and_then(|value| json::decode(&value).ok()).unwrap_or_default();
         let link = host.owner().ifname.clone();
@@ -121,7 +131,7 @@ impl Lifecycle for Backup {
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(&path)
             .and_then(|mut file| file.write_all(&bytes))
             .map_err(StateError::file("write", &path))?;

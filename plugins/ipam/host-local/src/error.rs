@@ -165,6 +165,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The store is a symbolic link that anybody could have made.
+    #[error("the store {path:?} is a symbolic link, in a directory that others than root can write")]
+    Planted {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// The store's lock was not released in time.
     #[error("the lock {path:?} has been held by another process for {seconds} s")]
     Locked {
@@ -205,7 +211,7 @@ impl Error {
             Self::LockTimeout { .. } => Code::InvalidEnvironment,
             Self::ResolvConf { .. } | Self::Io { .. } => Code::Io,
             Self::Exhausted { .. } => Code::Exhausted,
-            Self::Duplicate { .. } | Self::Taken { .. } => Code::Conflict,
+            Self::Duplicate { .. } | Self::Taken { .. } | Self::Planted { .. } => Code::Conflict,
             Self::NoLease { .. } | Self::NotLeased { .. } => Code::CheckFailed,
             Self::Locked { .. } | Self::Unsettled { .. } => Code::TryAgainLater,
         }
@@ -244,6 +250,9 @@ impl Error {
                 "find the holder with `fuser -v {}`; CNI_LOCK_TIMEOUT sets how many seconds to wait",
                 path.display()
             ),
+            Self::Planted { .. } => {
+                "keep ipam.dataDir where only root can write, and remove the link".to_owned()
+            }
             Self::Unsettled { .. } => {
                 "find the program that writes there without taking the file `lock`".to_owned()
             }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -130,6 +130,7 @@ impl Store {
     }
 
     fn locked(location: &Location, patience: Duration) -> Result<Self> {
+        refuse_planted(&location.leases)?;
         let lock = lock::acquire(&location.leases.join("lock"), patience)?;
         Self::opened(location, Some(lock))
     }
@@ -365,4 +366,14 @@ impl Store {
         self.index = Index::build(&self.location.index, &self.metadata()?, &left).ok();
         Ok(errors)
     }
+}
+
+/// A link in a directory that others can write may be theirs, and lead what root writes anywhere. (Where only root can write, somebody may
+/// have put a store on another disk so.)
+fn refuse_planted(leases: &Path) -> Result<()> {
+    let planted = fs::symlink_metadata(leases).is_ok_and(|found| found.is_symlink())
+        && leases
+            .parent()
+            .is_some_and(|parent| fs::metadata(parent).is_ok_and(|directory| directory.mode() & 0o022 != 0));
+    if planted { Err(Error::Planted { path: leases.to_owned() }) } else { Ok(()) }
 }

@@ -64,7 +64,7 @@ impl Plugin for FirewallPlugin {
 
     fn status(&self, request: &Request) -> Result<(), Failure> {
         let config = Config::load(request.config())?;
-        privilege::require()?;
+        privilege::require_on_host()?;
         let Backends { forward, isolate } = backends(&config, request)?;
         let mut needed = forward;
         needed.extend(config.isolation.map(|_| isolate));

@@ -75,7 +75,7 @@ impl Plugin for Portmap {
 
     fn status(&self, request: &Request) -> Result<(), Failure> {
         let config = Config::load(request.config())?;
-        privilege::require()?;
+        privilege::require_on_host()?;
         firewall::probe(config.backend.unwrap_or_else(firewall::preferred))
             .map_err(|error| Failure::from(error).with_code(Code::NotAvailable))
     }

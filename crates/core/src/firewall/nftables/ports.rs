@@ -7,8 +7,8 @@
 //!     map hairpin4 { type ipv4_addr : verdict }                                                 # 10.88.0.2 : goto from-…
 //!     set localnet { type ifname }                                                              # cni0
 //!     chain guard { type filter hook prerouting priority raw; iifname @localnet ip daddr 127.0.0.0/8 drop }
-//!     chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump published }
-//!     chain output { type nat hook output priority dstnat; fib daddr type local jump published }
+//!     chain prerouting { type nat hook prerouting priority dstnat + 1; fib daddr type local jump published }
+//!     chain output { type nat hook output priority dstnat + 1; fib daddr type local jump published }
 //!     chain published { jump conditional; dnat ip to meta l4proto . ip daddr . th dport map @address4; … }
 //!     chain conditional { ip saddr 198.51.100.0/24 jump network-… }
 //!     chain postrouting { type nat hook postrouting priority srcnat; ct status dnat ip daddr vmap @hairpin4; … }
@@ -46,6 +46,10 @@ const ADDRESS6: Set =
 const HAIRPIN4: Set = Set::verdict_map("hairpin4", &[DataType::Ipv4Addr]);
 const HAIRPIN6: Set = Set::verdict_map("hairpin6", &[DataType::Ipv6Addr]);
 const LOCALNET: Set = Set::new("localnet", &[DataType::IfName]);
+
+/// Behind what others put at the usual place, whoever came first: a published port must not overrule the rules of a service proxy
+/// (CVE-2019-9946).
+const BEHIND: i32 = priority::DSTNAT + 1;
 
 pub(super) fn sets() -> Vec<Set> {
     vec![ADDRESS4, ANY4, ADDRESS6, ANY6, HAIRPIN4, HAIRPIN6, LOCALNET]
@@ -89,8 +93,8 @@ pub(super) fn scaffold() -> Scaffold {
             Chain::regular("conditional"),
             Chain::regular("published"),
             Chain::base("guard", ChainType::Filter, Hook::Prerouting, priority::RAW),
-            Chain::base("prerouting", ChainType::Nat, Hook::Prerouting, priority::DSTNAT),
-            Chain::base("output", ChainType::Nat, Hook::Output, priority::DSTNAT),
+            Chain::base("prerouting", ChainType::Nat, Hook::Prerouting, BEHIND),
+            Chain::base("output", ChainType::Nat, Hook::Output, BEHIND),
             Chain::base("postrouting", ChainType::Nat, Hook::Postrouting, priority::SRCNAT),
         ],
         rules,

@@ -19,7 +19,7 @@ impl Cursor {
     pub(super) fn read(store: &Path, set: usize) -> Self {
         let path = store.join(format!("last_reserved_ip.{set}"));
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let mut file = options.open(&path).ok();
         let mut text = String::new();
         if let Some(open) = &mut file {

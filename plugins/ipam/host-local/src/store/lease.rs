@@ -76,13 +76,15 @@ pub(super) enum Content {
     Empty,
 }
 
-/// Reads a lease file; `None` if there is none. Symbolic links are not followed: the store is not the place they could lead out of.
+/// Reads a lease file; `None` if there is none. Symbolic links are not followed: the store is not the place they could
+/// lead out of; and nobody waits for what is no file.
 pub(super) fn read(path: &Path) -> io::Result<Option<Content>> {
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let file =
+        match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
     let content = contents(&file)?;
     Ok(Some(Owner::parse(&content).map_or(Content::Empty, Content::Owner)))
 }

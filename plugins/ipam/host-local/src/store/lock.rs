@@ -18,7 +18,7 @@ pub(super) fn acquire(path: &Path, patience: Duration) -> Result<File> {
         // Opened for reading, so that the owner's umask does not matter to others; created like Go's `filemutex` does.
         let file = OpenOptions::new()
             .read(true)
-            .custom_flags(libc::O_CREAT | libc::O_NOFOLLOW)
+            .custom_flags(libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .mode(0o750)
             .open(path)
             .map_err(Error::io("open", path))?;

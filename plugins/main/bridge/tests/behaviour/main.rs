@@ -11,6 +11,8 @@ mod firewall;
 mod ipv6;
 mod layer3;
 mod port;
+mod privilege;
 mod refusal;
 mod removal;
 mod support;
+mod threats;

@@ -72,6 +72,57 @@ fn transit_is_not_hijacked_with_iptables() {
     transit_is_not_hijacked("iptables");
 }
 
+/// CVE-2019-9946: a published port of the same number must not take the connections to a service from its proxy.
+fn a_service_proxy_goes_first(backend: &str, proxy_first: bool, proxy: fn(&str)) {
+    let lab = Lab::new();
+    let net = network(1, &json!({ "backend": backend }));
+    let pod = net.start(&lab, "pod", &json!([]));
+    let target = format!("{}:80", pod.address(true));
+    if proxy_first {
+        proxy(&target);
+    }
+    let thief = net.start(&lab, "thief", &json!([port("tcp", 8080, 80)]));
+    let _servers = [&pod, &thief].map(|running| tcp_echo_server(&running.container, ANY4, 80));
+    let answers = |netns| tcp_roundtrip(netns, Uplink::HOST_IPV4, 8080).map(|reply| reply.server);
+    if !proxy_first {
+        assert_eq!(answers(&lab.outside).unwrap(), "thief", "nobody else has the port");
+        proxy(&target);
+    }
+    assert_eq!(answers(&lab.outside).unwrap(), "pod", "from outside");
+    assert_eq!(answers(lab.host.netns()).unwrap(), "pod", "from the host");
+}
+
+fn proxy_with_iptables(target: &str) {
+    let mut commands = vec!["-N KUBE-SERVICES".to_owned()];
+    commands.extend(["PREROUTING", "OUTPUT"].map(|chain| format!("-A {chain} -j KUBE-SERVICES")));
+    let service = format!("-d {}/32 -p tcp --dport 8080", Uplink::HOST_IPV4);
+    commands.push(format!("-A KUBE-SERVICES {service} -j DNAT --to-destination {target}"));
+    for command in commands {
+        tool("iptables", &[&["-w", "-t", "nat"], &*command.split(' ').collect::<Vec<_>>()].concat());
+    }
+}
+
+fn proxy_with_nftables(target: &str) {
+    let rule = format!("ip daddr {} tcp dport 8080 dnat to {target}", Uplink::HOST_IPV4);
+    let chain = |hook: &str| format!("chain {hook} {{ type nat hook {hook} priority -100; {rule}; }}\n");
+    tool("nft", &[format!("table ip kube-proxy {{\n{}{}}}", chain("prerouting"), chain("output"))]);
+}
+
+#[test]
+fn a_service_proxy_goes_first_with_iptables() {
+    a_service_proxy_goes_first("iptables", true, proxy_with_iptables);
+}
+
+#[test]
+fn a_service_proxy_that_was_there_goes_first_with_nftables() {
+    a_service_proxy_goes_first("nftables", true, proxy_with_nftables);
+}
+
+#[test]
+fn a_service_proxy_that_comes_later_goes_first_with_nftables() {
+    a_service_proxy_goes_first("nftables", false, proxy_with_nftables);
+}
+
 /// CVE-2020-8558: with `route_localnet`, who is on the container's link could reach what listens on 127.0.0.1 of the host.
 fn services_on_localhost_stay_there(backend: &str) {
     let lab = Lab::new();

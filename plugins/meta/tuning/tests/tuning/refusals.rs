@@ -42,6 +42,33 @@ fn a_sysctl_that_does_not_exist() {
     assert!(message.contains("net/ipv4/no_such_thing"), "{message}");
 }
 
+/// CVE-2025-52881: whoever can mount over a part of `/proc`, or put a link there, must not choose what root writes into.
+#[test]
+fn what_is_not_the_kernels_is_not_written_to() {
+    let lab = Lab::new();
+    fs::write("/run/victim", "precious").unwrap();
+    fs::set_permissions("/run/victim", std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let parameter = "/proc/sys/net/ipv4/ip_local_port_range";
+    let write =
+        || lab.call("ADD", &config(&json!({ "sysctl": { "net.ipv4.ip_local_port_range": "20000 30000" } })));
+    // What is mounted on a file of the container's network is there only for who has entered it.
+    lab.container.enter(|| testkit::tool("mount", &["--bind", "/run/victim", parameter]));
+    let error = write().error();
+    assert!(error["msg"].as_str().unwrap().contains(parameter), "{error}");
+    assert_eq!(fs::read_to_string("/run/victim").unwrap(), "precious", "mounted over the parameter");
+    lab.container.enter(|| testkit::tool("umount", &[parameter]));
+
+    testkit::tool("mount", &["-t", "tmpfs", "none", "/proc/sys"]);
+    fs::create_dir_all("/proc/sys/net/ipv4").unwrap();
+    std::os::unix::fs::symlink("/run/victim", parameter).unwrap();
+    let error = write().error();
+    assert!(error["msg"].as_str().unwrap().contains(parameter), "{error}");
+    assert_eq!(fs::read_to_string("/run/victim").unwrap(), "precious", "a link in place of the parameter");
+    testkit::tool("umount", &["/proc/sys"]);
+    assert_ne!(lab.sysctl("net/ipv4/ip_local_port_range"), "20000\t30000");
+    write().success();
+}
+
 #[test]
 fn a_value_that_the_kernel_refuses() {
     let lab = Lab::new();
