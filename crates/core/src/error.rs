@@ -118,7 +118,6 @@ impl Error {
             Self::Netns(NetnsError::Open { .. } | NetnsError::NotNetwork { .. }) => Code::InvalidEnvironment,
             Self::Netns(_) | Self::NoContainer { .. } => Code::Netns,
             Self::Sysctl(SysctlError::Key { .. }) => Code::InvalidConfig,
-            Self::Sysctl(SysctlError::Redirected { .. }) => Code::Conflict,
             Self::Sysctl(SysctlError::Read { source, .. } | SysctlError::Write { source, .. }) => {
                 match source.kind() {
                     std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
@@ -130,7 +129,10 @@ impl Error {
             Self::Conntrack(_) => Code::Kernel,
             Self::State(StateError::Locked { .. }) | Self::NotReady { .. } => Code::TryAgainLater,
             Self::State(_) => Code::Io,
-            Self::Exists { .. } | Self::Kind { .. } | Self::OtherAddress { .. } => Code::Conflict,
+            Self::Exists { .. }
+            | Self::Kind { .. }
+            | Self::OtherAddress { .. }
+            | Self::Sysctl(SysctlError::Redirected { .. }) => Code::Conflict,
             Self::LinkMissing { .. } | Self::Different { .. } => Code::CheckFailed,
             Self::Delegate(failure) => failure.code(),
         }

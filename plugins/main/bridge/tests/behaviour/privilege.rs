@@ -29,8 +29,8 @@ fn limited(name: &str, plugins: &[(&str, &[&str])]) -> PathBuf {
             symlink(real, path).unwrap();
             continue;
         };
-        let allowed: String = capabilities.iter().map(|capability| format!(",+{capability}")).collect();
-        let words = format!("--bounding-set=-all{allowed} --inh-caps=-all --ambient-caps=-all");
+        let allowed = [&["-all"], *capabilities].concat().join(",+");
+        let words = format!("--bounding-set={allowed} --inh-caps=-all --ambient-caps=-all");
         fs::write(&path, format!("#!/bin/sh\nexec setpriv {words} -- {}\n", real.display())).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }

@@ -56,7 +56,7 @@ const PLACES: [Place; 8] = [
     ("device", &["vxlan"], |call, name| call.config["device"] = name.into()),
     ("peers[].node", &["vxlan"], |call, name| call.config["peers"][0]["node"] = name.into()),
     ("sysctl", &["tuning"], |call, name| {
-        call.config["sysctl"] = json!({ format!("net/{name}"): "precious" })
+        call.config["sysctl"] = json!({ format!("net/{name}"): "precious" });
     }),
 ];
 
