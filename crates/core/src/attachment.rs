@@ -100,10 +100,6 @@ impl<'r> Building<'_, 'r> {
     /// Writes resources down, then makes them, in order. The first that fails ends it.
     pub fn ensure(&mut self, mut resources: Vec<Resource>) -> Result<(), Failure> {
         self.write_down(&mut resources)?;
-        self.make(resources)
-    }
-
-    fn make(&mut self, resources: Vec<Resource>) -> Result<(), Failure> {
         for resource in resources {
             let outcome = resource.ensure(self.host);
             // What is somebody else's was not made here, not even in part, and is not to be removed.
@@ -138,26 +134,16 @@ impl<'r> Building<'_, 'r> {
 
     /// Writes a lease down, then runs the IPAM plugin.
     pub fn lease(&mut self, kind: &str) -> Result<cni::AddResult, Failure> {
-        self.lease_beside(kind, Vec::new())
-    }
-
-    /// Writes resources and a lease down, then makes the resources while the IPAM plugin runs: it takes about as long as a pair and its port.
-    pub fn lease_beside(
-        &mut self,
-        kind: &str,
-        mut resources: Vec<Resource>,
-    ) -> Result<cni::AddResult, Failure> {
         let delegate = self.host.request().delegate(kind)?;
-        resources.push(Resource::Lease(Lease { kind: kind.to_owned() }));
-        self.write_down(&mut resources)?;
-        // A plugin that can't be executed has given nothing, and could not be asked to take it back.
-        let running = delegate.start(Verb::Add)?;
-        let lease = resources.pop();
-        let outcome = self.make(resources);
-        self.made.extend(lease);
-        // On an error the plugin is waited for, and what it gave is given back, before the rest is removed.
-        outcome?;
-        running.add_result()
+        self.ensure(vec![Resource::Lease(Lease { kind: kind.to_owned() })])?;
+        match delegate.start(Verb::Add) {
+            Ok(running) => running.add_result(),
+            Err(failure) => {
+                // A plugin that can't be executed has given nothing, and could not be asked to take it back.
+                self.made.pop();
+                Err(failure)
+            }
+        }
     }
 }
 

@@ -132,10 +132,10 @@ fn build(
     target: &Target,
     host_end: &LinkName,
 ) -> Result<AddResult, Failure> {
-    let link = plan::link(config, host_end, target.ifname());
+    building.ensure(plan::link(config, host_end, target.ifname()))?;
     let ipam = match &config.ipam {
-        Some(kind) => building.lease_beside(kind, link)?,
-        None => building.ensure(link).map(|()| AddResult::default())?,
+        Some(kind) => building.lease(kind)?,
+        None => AddResult::default(),
     };
     let network = plan::complete(config, ipam)?;
     let mac = building.host().container_link(target.ifname())?.map(|link| link.mac).unwrap_or_default();

@@ -194,18 +194,6 @@ fn an_ipam_plugin_that_hangs_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn a_failure_beside_ipam_gives_the_address_back() {
-    let host = Host::new();
-    let container = host.container("c1");
-    ip(host.netns(), "link add cni0 type veth peer name other");
-    // It answers when the bridge has long been refused.
-    stub("slow", r#"sleep 0.2; echo '{"cniVersion":"1.1.0","ips":[{"address":"10.77.0.2/24"}]}'"#);
-    assert_refused(&container, json!({ "ipam": { "type": "slow" } }), 103, "is a veth, not a bridge");
-    let verbs = verbs("slow");
-    assert_eq!((verbs[0].as_str(), verbs.last().unwrap().as_str()), ("ADD", "DEL"), "{verbs:?}");
-}
-
-#[test]
 fn a_failure_after_ipam_gives_the_address_back() {
     let host = Host::new();
     let container = host.container("c1");
