@@ -291,7 +291,7 @@ fn judge(ended: &Ended) -> Result<(), Failure> {
 
 /// A path, an address, a link, a table, a container, a plugin, or a stream.
 fn names_something(message: &str) -> bool {
-    const OBJECTS: [&str; 13] = [
+    const OBJECTS: [&str; 14] = [
         "/",
         "eth0",
         "cni-net0",
@@ -305,6 +305,7 @@ fn names_something(message: &str) -> bool {
         "vx-net",
         "netlink socket",
         "ruleset",
+        "chain '",
     ];
     OBJECTS.iter().any(|object| message.contains(object))
 }
