@@ -36,7 +36,8 @@ impl Block {
     /// Reads a block and verifies it.
     pub(super) fn read(file: &File, number: u64) -> Result<Self, Damaged> {
         let mut block = Self::empty();
-        let read = file.read_exact_at(&mut block.0, number * BLOCK as u64);
+        let place = number.checked_mul(BLOCK as u64).ok_or(Damaged)?;
+        let read = file.read_exact_at(&mut block.0, place);
         if read.is_ok() && block.u64(0) == block.checksum(number) { Ok(block) } else { Err(Damaged) }
     }
 
