@@ -31,9 +31,10 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Of this pipe, at most `limit` bytes.
+    /// Of this pipe, at most `limit` bytes. From now on its reader does not wait; the writer has an open file of its own.
     pub(super) fn of(pipe: Option<impl Into<OwnedFd>>, limit: usize, excess: Excess) -> Self {
         let pipe = pipe.map(|pipe| File::from(pipe.into()));
+        let pipe = pipe.filter(|pipe| fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok());
         Self { pipe, bytes: Vec::new(), overflow: false, limit, excess }
     }
 
@@ -47,11 +48,6 @@ impl Output {
         /// A writer that never stops must not keep anybody here.
         const AT_ONCE: usize = 4 << 20;
         let Some(pipe) = &mut self.pipe else { return };
-        // Of the reader only: the writer has an open file of its own.
-        if fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_err() {
-            self.pipe = None;
-            return;
-        }
         let mut buffer = [0; 16 << 10];
         let mut taken = 0;
         while taken < AT_ONCE {
