@@ -5,15 +5,14 @@
 //! Removal of what was never made, or is gone, succeeds. The file is locked while an operation is at work, so two calls for the same
 //! attachment take turns.
 
+mod collection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod listed;
 
 use std::path::PathBuf;
 
-use cni::{
-    AddResult, Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, ValidAttachments, Verb,
-};
+use cni::{AddResult, Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, Verb};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -24,6 +23,8 @@ use crate::privilege;
 use crate::resource::{Lease, Lifecycle, Resource, remove_registered};
 use crate::shared::Shared;
 use crate::state::{self, LockedFile, StateError};
+
+pub use collection::Collection;
 
 /// The format of records. One of a later version is as good as one that can't be read: removal goes by what can be found.
 const FORMAT: u32 = 1;
@@ -67,14 +68,13 @@ impl Record {
     }
 }
 
+/// Where the records of a plugin's attachments to a network are, in a directory for each container.
+fn directory(network: &NetworkName, plugin: &str) -> PathBuf {
+    state::path(["attachments", network.as_str(), plugin])
+}
+
 fn path(owner: &Owner, plugin: &str) -> PathBuf {
-    state::path([
-        "attachments",
-        owner.network.as_str(),
-        plugin,
-        owner.container_id.as_str(),
-        owner.ifname.as_str(),
-    ])
+    directory(&owner.network, plugin).join(owner.container_id.as_str()).join(owner.ifname.as_str())
 }
 
 fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
@@ -291,17 +291,14 @@ pub fn check_listed(
     verify(host, &resources)
 }
 
-/// GC: removes every attachment of this network and plugin that is not in the list, past errors: those with a record, and those that only a
+/// GC: removes every attachment of a network and a plugin that is not listed, past errors: those with a record, and those that only a
 /// register of shared objects remembers.
-pub fn gc(request: &Request, plugin: &'static str, valid: &ValidAttachments) -> Vec<Failure> {
+pub fn gc(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
     let mut failures = Vec::new();
-    let network = request.config().name();
-    let stale = |attachment: &Attachment| {
-        !valid.contains(attachment.container_id.as_str(), attachment.ifname.as_str())
-    };
+    let (network, plugin) = (collection.network(), collection.plugin());
     match recorded(network, plugin) {
         Ok(attachments) => {
-            for attachment in attachments.into_iter().filter(stale) {
+            for attachment in attachments.into_iter().filter(|attachment| !collection.lists(attachment)) {
                 let call = request.for_attachment(&attachment);
                 let mut host = Host::for_removal(&call, &attachment, plugin, None);
                 failures.extend(del(&mut host, |_| Vec::new()).err());
@@ -311,13 +308,15 @@ pub fn gc(request: &Request, plugin: &'static str, valid: &ValidAttachments) -> 
     }
     match Shared::owners(plugin, network) {
         Ok(owners) => {
-            let attachments = owners
-                .into_iter()
-                .map(|Owner { container_id, ifname, .. }| Attachment { container_id, ifname });
-            for attachment in attachments.filter(stale) {
-                let call = request.for_attachment(&attachment);
-                let mut host = Host::for_removal(&call, &attachment, plugin, None);
-                failures.extend(registered(&mut host));
+            for owner in owners {
+                let work = || {
+                    let attachment =
+                        Attachment { container_id: owner.container_id.clone(), ifname: owner.ifname.clone() };
+                    let call = request.for_attachment(&attachment);
+                    let mut host = Host::for_removal(&call, &attachment, plugin, None);
+                    Failure::join(registered(&mut host))
+                };
+                failures.extend(collection.if_unrecorded(&owner, work).err());
             }
         }
         Err(error) => failures.push(error.into()),
@@ -328,7 +327,7 @@ pub fn gc(request: &Request, plugin: &'static str, valid: &ValidAttachments) -> 
 
 /// The attachments of a network and a plugin that have a record.
 fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, StateError> {
-    let directory = state::path(["attachments", network.as_str(), plugin]);
+    let directory = directory(network, plugin);
     let mut attachments = Vec::new();
     for container in state::names(&directory)? {
         let interfaces = state::names(&directory.join(&container))?;

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use cni::{Failure, NetworkName, ValidAttachments};
+use cni::Failure;
 
 use super::{Backend, FirewallError, Firewalld, Iptables, Nftables, Role, open};
+use crate::attachment::Collection;
 use crate::owner::Owner;
 
 /// The backend where a configuration names none: nftables, where the kernel has it and lets us use it, else iptables.
@@ -36,12 +37,7 @@ pub fn remove_owner(plugin: &'static str, owner: &Owner, role: Role, addresses: 
 }
 
 /// Removes what is not valid any more from every backend that can be used; see [`super::Firewall::collect`].
-pub fn collect(
-    plugin: &'static str,
-    network: &NetworkName,
-    role: Role,
-    valid: &ValidAttachments,
-) -> Vec<Failure> {
-    let collect = |backend| open(backend, plugin).collect(network, role, valid);
+pub fn collect(collection: &Collection<'_>, role: Role) -> Vec<Failure> {
+    let collect = |backend| open(backend, collection.plugin()).collect(collection, role);
     usable().into_iter().filter_map(|backend| collect(backend).err().map(Failure::from)).collect()
 }

@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::Cidr;
 
 use super::{Entry, Firewall, FirewallError, Forward, Role};
+use crate::attachment::Collection;
 use crate::dbus::{Bus, BusError, Method};
 use crate::owner::Owner;
 use crate::shared::{Shared, User};
@@ -201,7 +202,7 @@ impl Firewall for Firewalld {
     }
 
     /// Sources have no owner: nothing tells whose they are.
-    fn collect(&mut self, _: &NetworkName, _: Role, _: &ValidAttachments) -> Result<(), FirewallError> {
+    fn collect(&mut self, _: &Collection<'_>, _: Role) -> Result<(), FirewallError> {
         Ok(())
     }
 }

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use cni::{Cidr, LinkName, NetworkName, ValidAttachments};
+use cni::{Cidr, LinkName};
 use serde::{Deserialize, Serialize};
 
+use crate::attachment::Collection;
 use crate::owner::Owner;
 
 mod choice;
@@ -263,14 +264,9 @@ pub trait Firewall: fmt::Debug {
     /// `addresses` are those of prevResult, where there is one.
     fn remove_owner(&mut self, owner: &Owner, role: Role, addresses: &[IpAddr]) -> Result<(), FirewallError>;
 
-    /// Removes what belongs to owners in `network` that are not `valid`, the Go suite's included where its comments tell. Where they
-    /// tell the container only, one listed interface of it keeps everything of that container.
-    fn collect(
-        &mut self,
-        network: &NetworkName,
-        role: Role,
-        valid: &ValidAttachments,
-    ) -> Result<(), FirewallError>;
+    /// Removes what belongs to attachments that are gone, the Go suite's included where its comments tell. Where they tell the container
+    /// only, one interface of it that is listed or has a record keeps everything of that container.
+    fn collect(&mut self, collection: &Collection<'_>, role: Role) -> Result<(), FirewallError>;
 }
 
 /// A backend, for a plugin: the plugin's name tells its users of shared chains and tables from those of others.

@@ -2,10 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use cni::{LinkName, NetworkName, ValidAttachments};
+use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
 use super::{Lifecycle, container_link, host_link, same};
+use crate::attachment::Collection;
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{LinkChange, MacAddress, Netlink, VethPairSpec};
@@ -151,13 +152,11 @@ fn remove_container_link(host: &mut Host<'_>, name: &LinkName) -> Result<(), Err
     Ok(container.netlink()?.delete_link(link.index, &link.name)?)
 }
 
-/// GC: removes the pairs of attachments to a network that are not in the list, by alias.
-pub fn collect_pairs(network: &NetworkName, valid: &ValidAttachments) -> Result<(), Error> {
-    let kept = Owner::tags(network, valid);
+/// GC: removes the pairs of attachments that are gone, by alias.
+pub fn collect_pairs(collection: &Collection<'_>) -> Result<(), Error> {
     let mut netlink = Netlink::open()?;
     for link in netlink.links()? {
-        let stale = Owner::tag_in_alias(&link.alias)
-            .is_some_and(|tag| Owner::tag_is_of_network(tag, network) && !kept.contains(tag));
+        let stale = Owner::tag_in_alias(&link.alias).is_some_and(|tag| collection.is_stale(tag));
         if stale && link.kind == "veth" {
             netlink.delete_link(link.index, &link.name)?;
         }

@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use cni::{ContainerId, LinkName, NetworkName, ValidAttachments};
+use cni::{ContainerId, LinkName, ValidAttachments};
 use ferrule_core::firewall::{Entry, Firewall, IsolationPolicy, Role};
 use serde_json::{Value, json};
 use testkit::{Container, Netns, Output, Plugin, reference_dir};
 
 use crate::in_both_variants;
-use crate::support::{Tables, Variant, assert_same, forward, isolate, masquerade, owner, publish};
+use crate::support::{Tables, Variant, assert_same, collect, forward, isolate, masquerade, owner, publish};
 
 /// The Go suite's plugins, called as a runtime would.
 struct GoSuite<'a> {
@@ -314,17 +314,16 @@ beside_the_go_suite! {
 
     fn what_the_go_suite_made_is_collected(tables: &Tables, go: &GoSuite<'_>) {
         let mut backend = tables.backend();
-        let network = |name| NetworkName::new(name).unwrap();
         go.portmap(tables.host.netns(), "ADD", &json!({}));
         go.bridge(tables.host.netns(), "ADD", &["10.1.0.5/16", "fd00::5/64"]);
         let before = tables.dump();
         for role in [Role::Publish, Role::Interface] {
-            backend.collect(&network("blue"), role, &listed(&["c1"])).unwrap();
-            backend.collect(&network("red"), role, &listed(&[])).unwrap();
+            collect(&mut backend, "blue", role, &listed(&["c1"]));
+            collect(&mut backend, "red", role, &listed(&[]));
         }
         assert_same(&before, &tables.dump());
         for role in [Role::Publish, Role::Interface] {
-            backend.collect(&network("blue"), role, &listed(&["c2"])).unwrap();
+            collect(&mut backend, "blue", role, &listed(&["c2"]));
         }
         assert_same("", &tables.dump());
     }

@@ -1,10 +1,12 @@
 //! What attachments share, and what happens to it when they come and go in any order, or at the same time.
 
-use cni::{Attachment, ContainerId, LinkName, NetworkName, ValidAttachments};
+use cni::{Attachment, ContainerId, LinkName, ValidAttachments};
 use ferrule_core::firewall::{Entry, Firewall, FirewallError, Forward, IsolationPolicy, Role};
 
 use crate::in_both_variants;
-use crate::support::{Tables, Variant, assert_same, forward, isolate, mapping, masquerade, owner, publish};
+use crate::support::{
+    Tables, Variant, assert_same, collect, forward, isolate, mapping, masquerade, owner, publish,
+};
 
 fn ports(address: &str, mappings: &[&str]) -> Entry {
     Entry::Publish(publish(address, mappings))
@@ -274,19 +276,18 @@ in_both_variants! {
 
     fn collect_keeps_a_container_by_any_of_its_interfaces(tables: &Tables) {
         let mut backend = tables.backend();
-        let network = NetworkName::new("blue").unwrap();
         for id in ["c1", "c2"] {
             let last = if id == "c1" { 5 } else { 6 };
             let address = format!("10.1.0.{last}/16");
             let owner = owner(&format!("blue/{id}/eth0"));
             backend.ensure(&owner, &[masquerade(&address, &[]), ports(&address, &[&format!("tcp 808{last}:80")])]).unwrap();
         }
-        backend.collect(&network, Role::Interface, &listed(&[("c2", "eth1")])).unwrap();
-        backend.collect(&network, Role::Publish, &listed(&[("c2", "eth1")])).unwrap();
+        collect(&mut backend, "blue", Role::Interface, &listed(&[("c2", "eth1")]));
+        collect(&mut backend, "blue", Role::Publish, &listed(&[("c2", "eth1")]));
         let left = tables.dump();
         assert!(left.contains("10.1.0.6") && left.contains("8086") && !left.contains("10.1.0.5"), "{left}");
-        backend.collect(&network, Role::Interface, &listed(&[])).unwrap();
-        backend.collect(&network, Role::Publish, &listed(&[])).unwrap();
+        collect(&mut backend, "blue", Role::Interface, &listed(&[]));
+        collect(&mut backend, "blue", Role::Publish, &listed(&[]));
         assert_same("", &tables.dump());
     }
 

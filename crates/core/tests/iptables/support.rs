@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use cni::{NetworkName, ValidAttachments};
+use ferrule_core::attachment::Collection;
 use ferrule_core::firewall::{
-    Entry, Forward, Iptables, Isolate, IsolationPolicy, Mapping, Masquerade, Protocol, Publish,
+    Entry, Firewall, Forward, Iptables, Isolate, IsolationPolicy, Mapping, Masquerade, Protocol, Publish,
+    Role,
 };
 use ferrule_core::owner::Owner;
 use testkit::{Host, Netns, have, workspace_dir};
@@ -137,6 +140,12 @@ fn read(file: &Path) -> String {
 #[track_caller]
 pub(crate) fn assert_same(expected: &str, found: &str) {
     assert!(expected == found, "expected:\n{expected}\nfound:\n{found}");
+}
+
+/// What a GC of the network removes, past records.
+pub(crate) fn collect(backend: &mut Iptables, network: &str, role: Role, valid: &ValidAttachments) {
+    let network = NetworkName::new(network).unwrap();
+    backend.collect(&Collection::new(&network, "test", valid), role).unwrap();
 }
 
 /// The owner `network/container/ifname`.

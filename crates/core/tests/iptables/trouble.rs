@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cni::{NetworkName, ValidAttachments};
+use cni::ValidAttachments;
 use ferrule_core::firewall::{Entry, Firewall, FirewallError, Role};
 
 use crate::in_both_variants;
-use crate::support::{Tables, Variant, assert_same, forward, masquerade, owner, publish};
+use crate::support::{Tables, Variant, assert_same, collect, forward, masquerade, owner, publish};
 
 /// Puts a script in the place of one of the host's programs; `$REAL` in it is the program.
 fn replace(tables: &Tables, program: &str, script: &str) {
@@ -103,11 +103,10 @@ in_both_variants! {
             replace(tables, program, "touch /run/touched; exit 3");
         }
         let mut backend = tables.backend();
-        let network = NetworkName::new("blue").unwrap();
         backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
         for role in [Role::Interface, Role::Publish, Role::Forward] {
             backend.remove_owner(&owner("blue/c1/eth0"), role, &["10.1.0.5".parse().unwrap()]).unwrap();
-            backend.collect(&network, role, &ValidAttachments::default()).unwrap();
+            collect(&mut backend, "blue", role, &ValidAttachments::default());
         }
         assert!(!Path::new("/run/touched").exists());
         assert_same("", &testkit::nft_text());

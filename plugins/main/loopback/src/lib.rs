@@ -9,7 +9,7 @@ use cni::{
     AddResult, Attachment, Cidr, Code, Failure, Interface, Ip, LinkName, Plugin, Request, Target,
     ValidAttachments,
 };
-use ferrule_core::attachment;
+use ferrule_core::attachment::{self, Collection};
 use ferrule_core::resource::{Lifecycle, LinkProperty, Resource, Setting};
 use ferrule_core::{Error, Host, privilege};
 
@@ -65,7 +65,7 @@ impl Plugin for Loopback {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        Failure::join(attachment::gc(request, NAME, valid))
+        Failure::join(attachment::gc(request, &Collection::new(request.config().name(), NAME, valid)))
     }
 
     fn status(&self, _: &Request) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use cni::{
     Verb,
 };
 use ferrule_core::announce::announce;
-use ferrule_core::attachment::{self, Building};
+use ferrule_core::attachment::{self, Building, Collection};
 use ferrule_core::firewall::{self, Role};
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::{
@@ -90,12 +90,12 @@ impl Plugin for VxlanPlugin {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        let name = request.config().name();
+        let collection = Collection::new(request.config().name(), NAME, valid);
         let request = &removal(request);
         let mut failures: Vec<Failure> =
-            collect_pairs(name, valid).err().map(Failure::from).into_iter().collect();
-        failures.extend(attachment::gc(request, NAME, valid));
-        failures.extend(firewall::collect(NAME, name, Role::Interface, valid));
+            collect_pairs(&collection).err().map(Failure::from).into_iter().collect();
+        failures.extend(attachment::gc(request, &collection));
+        failures.extend(firewall::collect(&collection, Role::Interface));
         failures.extend(sweep(request).err());
         // Last: from then on an address may be somebody else's.
         let ipam = request.config().ipam_type().and_then(|kind| match kind {

@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni::{AddResult, Attachment, Code, Failure, LinkName, Plugin, Request, Target, ValidAttachments};
+use ferrule_core::attachment::{self, Collection};
 use ferrule_core::firewall::{self, Backend, IsolationPolicy, Role, detect};
 use ferrule_core::netlink::Link;
 use ferrule_core::resource::{Resource, first_verified};
-use ferrule_core::{Host, attachment, privilege};
+use ferrule_core::{Host, privilege};
 
 pub mod config;
 pub mod plan;
@@ -57,8 +58,9 @@ impl Plugin for FirewallPlugin {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        let mut failures = attachment::gc(request, NAME, valid);
-        failures.extend(firewall::collect(NAME, request.config().name(), Role::Forward, valid));
+        let collection = Collection::new(request.config().name(), NAME, valid);
+        let mut failures = attachment::gc(request, &collection);
+        failures.extend(firewall::collect(&collection, Role::Forward));
         Failure::join(failures)
     }
 

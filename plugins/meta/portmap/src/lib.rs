@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni::{AddResult, Attachment, Cidr, Code, Failure, Plugin, Request, Target, ValidAttachments};
+use ferrule_core::attachment::{self, Collection};
 use ferrule_core::firewall::{self, Backend, Role};
 use ferrule_core::resource::{Resource, first_verified, forget_container};
-use ferrule_core::{Host, attachment, privilege};
+use ferrule_core::{Host, privilege};
 
 pub mod config;
 pub mod plan;
@@ -68,8 +69,9 @@ impl Plugin for Portmap {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        let mut failures = attachment::gc(request, NAME, valid);
-        failures.extend(firewall::collect(NAME, request.config().name(), Role::Publish, valid));
+        let collection = Collection::new(request.config().name(), NAME, valid);
+        let mut failures = attachment::gc(request, &collection);
+        failures.extend(firewall::collect(&collection, Role::Publish));
         Failure::join(failures)
     }
 

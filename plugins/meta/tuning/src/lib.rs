@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use cni::{AddResult, Attachment, Code, Failure, LinkName, Plugin, Request, Target, ValidAttachments};
+use ferrule_core::attachment::{self, Collection};
 use ferrule_core::resource::{Backup, Lifecycle};
-use ferrule_core::{Host, attachment, privilege};
+use ferrule_core::{Host, privilege};
 
 pub mod allowlist;
 pub mod config;
@@ -54,7 +55,7 @@ impl Plugin for Tuning {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        Failure::join(attachment::gc(request, NAME, valid))
+        Failure::join(attachment::gc(request, &Collection::new(request.config().name(), NAME, valid)))
     }
 
     fn status(&self, request: &Request) -> Result<(), Failure> {

@@ -5,12 +5,13 @@
 
 use std::net::IpAddr;
 
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::Cidr;
 
 use super::family::Family;
 use super::names::{is_masquerade_chain, masquerade_chain, masquerade_comment, read_comment};
 use super::rule::Rule;
 use super::table::Table;
+use crate::attachment::Collection;
 use crate::firewall::Masquerade;
 use crate::owner::Owner;
 
@@ -91,12 +92,12 @@ pub(super) fn remove_owner(table: &mut Table, owner: &Owner, addresses: &[IpAddr
     table.delete_chain(&chain);
 }
 
-/// Removes the masquerade of every container of the network that is not listed.
-pub(super) fn collect(table: &mut Table, network: &NetworkName, valid: &ValidAttachments) {
+/// Removes the masquerade of every container of the network that is gone.
+pub(super) fn collect(table: &mut Table, collection: &Collection<'_>) {
     let stale = |rule: &Rule| {
-        rule.comment_text()
-            .and_then(read_comment)
-            .is_some_and(|(name, container)| name == network.as_str() && !valid.contains_container(container))
+        rule.comment_text().and_then(read_comment).is_some_and(|(name, container)| {
+            name == collection.network().as_str() && collection.is_stale_container(container)
+        })
     };
     // A chain without a jump is what a crash left; its own rules carry the comment too.
     let chains: Vec<String> = table

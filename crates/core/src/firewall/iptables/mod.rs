@@ -11,8 +11,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cni::{NetworkName, ValidAttachments};
-
 mod family;
 mod forward;
 mod isolate;
@@ -30,6 +28,7 @@ use publish::Purpose;
 use table::{Table, Unreadable};
 
 use super::{Entry, Firewall, FirewallError, Forward, Isolate, Role};
+use crate::attachment::Collection;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::nft::{self, Connection};
 use crate::owner::Owner;
@@ -438,17 +437,12 @@ impl Firewall for Iptables {
         })
     }
 
-    fn collect(
-        &mut self,
-        network: &NetworkName,
-        role: Role,
-        valid: &ValidAttachments,
-    ) -> Result<(), FirewallError> {
+    fn collect(&mut self, collection: &Collection<'_>, role: Role) -> Result<(), FirewallError> {
         alone_if_possible(|| {
             self.change(&anywhere(role_table(role)), |_, table| {
                 match role {
-                    Role::Interface => masquerade::collect(table, network, valid),
-                    Role::Publish => publish::collect(table, network, valid),
+                    Role::Interface => masquerade::collect(table, collection),
+                    Role::Publish => publish::collect(table, collection),
                     // Forwarding rules have an address and no owner: nothing tells whose they are.
                     Role::Forward => {}
                 }

@@ -13,12 +13,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::Cidr;
 
 use super::family::Family;
 use super::names::{old_snat_chain, publish_chain, publish_comment, read_comment};
 use super::rule::Rule;
 use super::table::Table;
+use crate::attachment::Collection;
 use crate::firewall::{FirewallError, Mapping, Protocol, Publish};
 use crate::owner::Owner;
 
@@ -343,13 +344,13 @@ fn prune_shared(table: &mut Table) {
     }
 }
 
-/// Removes the ports of every container of the network that is not listed.
-pub(super) fn collect(table: &mut Table, network: &NetworkName, valid: &ValidAttachments) {
+/// Removes the ports of every container of the network that is gone.
+pub(super) fn collect(table: &mut Table, collection: &Collection<'_>) {
     for (shared, prefix) in [(DNAT, "CNI-DN-"), (OLD_SNAT, "CNI-SN-")] {
         let stale = |rule: &Rule| {
             rule.target().is_some_and(|target| target.starts_with(prefix))
                 && rule.comment_text().and_then(read_comment).is_some_and(|(name, container)| {
-                    name == network.as_str() && !valid.contains_container(container)
+                    name == collection.network().as_str() && collection.is_stale_container(container)
                 })
         };
         let chains: Vec<String> = table

@@ -1,8 +1,9 @@
 //! What the Go suite's nftables backends leave: rules found by their comments.
 
-use cni::{NetworkName, ValidAttachments};
+use cni::NetworkName;
 
 use super::tolerate_missing;
+use crate::attachment::Collection;
 use crate::firewall::{FirewallError, Role};
 use crate::nft::{Connection, Family, RuleInfo, Table, Transaction};
 use crate::owner::{Owner, hex_digest};
@@ -77,15 +78,15 @@ pub(super) fn remove(connection: &mut Connection, role: Role, owner: &Owner) -> 
 pub(super) fn collect(
     connection: &mut Connection,
     role: Role,
-    network: &NetworkName,
-    valid: &ValidAttachments,
+    collection: &Collection<'_>,
 ) -> Result<(), FirewallError> {
+    let network = collection.network();
     if role != Role::Interface {
         return Ok(());
     }
     let prefix = format!("{}-", hex_digest(network.as_str(), 16));
     let kept: Vec<String> =
-        valid.iter().map(|(container, ifname)| instance(network, container, ifname)).collect();
+        collection.valid().iter().map(|(container, ifname)| instance(network, container, ifname)).collect();
     delete_rules(connection, &MASQUERADE, "masq_checks", |rule| {
         starts(rule, &prefix) && !kept.iter().any(|instance| starts(rule, instance))
     })

@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use cni::{NetworkName, ValidAttachments};
 use nix::errno::Errno;
 
 use super::{Entry, Firewall, FirewallError, Role};
+use crate::attachment::Collection;
 use crate::nft::{self, Connection, Element, Set, Table, Transaction};
 use crate::owner::Owner;
 use crate::shared::{Shared, User};
@@ -407,21 +407,13 @@ impl Firewall for Nftables {
         foreign::remove(self.connection()?, role, owner)
     }
 
-    fn collect(
-        &mut self,
-        network: &NetworkName,
-        role: Role,
-        valid: &ValidAttachments,
-    ) -> Result<(), FirewallError> {
-        let kept = Owner::tags(network, valid);
-        self.sweep(role, &|comment| Owner::tag_is_of_network(comment, network) && !kept.contains(comment))?;
-        for owner in Shared::owners(self.plugin, network)? {
-            if !kept.contains(&owner.tag()) {
-                self.leave(&owner, role)?;
-            }
+    fn collect(&mut self, collection: &Collection<'_>, role: Role) -> Result<(), FirewallError> {
+        self.sweep(role, &|comment| collection.is_stale(comment))?;
+        for owner in Shared::owners(self.plugin, collection.network())? {
+            collection.if_unrecorded(&owner, || self.leave(&owner, role))?;
         }
         self.sweep_tables(role)?;
-        foreign::collect(self.connection()?, role, network, valid)
+        foreign::collect(self.connection()?, role, collection)
     }
 }
 

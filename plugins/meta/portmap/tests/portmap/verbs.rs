@@ -3,6 +3,9 @@
 use std::fs;
 use std::net::Ipv4Addr;
 
+use cni::{NetworkName, ValidAttachments};
+use ferrule_core::attachment::Collection;
+use ferrule_core::firewall;
 use serde_json::{Value, json};
 use testkit::{
     Attachment, Plugin, Snapshot, Uplink, nft_text, plugin_dir, set_sysctl, tcp_echo_server, tcp_roundtrip,
@@ -293,6 +296,43 @@ fn gc_removes_what_is_not_listed_with_nftables() {
 #[test]
 fn gc_removes_what_is_not_listed_with_iptables() {
     gc_removes_what_is_not_listed("iptables");
+}
+
+/// What a GC does once it has been through the records, when an ADD comes beside it.
+fn collect_by_marks() {
+    let (network, nobody) = (NetworkName::new("net1").unwrap(), ValidAttachments::default());
+    let failures = firewall::collect(&Collection::new(&network, "portmap", &nobody), firewall::Role::Publish);
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+fn gc_leaves_what_is_being_attached_beside_it(backend: &str) {
+    let lab = Lab::new();
+    let net = network(1, &json!({ "backend": backend }));
+    // What host-local keeps of a network stays.
+    net.stop(&net.start(&lab, "first", &json!([])));
+    let before = Snapshot::take();
+    let web = net.start(&lab, "web", &json!([port("tcp", 8080, 80)]));
+    collect_by_marks();
+    net.0.check(&web.attachment).unwrap();
+    net.stop(&web);
+    let difference = before.difference(&Snapshot::take());
+    assert!(!difference.contains("nft") && !difference.contains("ferrule/"), "{difference}");
+    // What nobody remembers goes, whole.
+    let _web = net.start(&lab, "web", &json!([port("tcp", 8080, 80)]));
+    fs::remove_dir_all("/run/ferrule/attachments/net1/portmap").unwrap();
+    collect_by_marks();
+    let left = before.difference(&Snapshot::take());
+    assert!(!left.contains("8080") && !left.contains("portmap"), "{left}");
+}
+
+#[test]
+fn gc_leaves_what_is_being_attached_beside_it_with_nftables() {
+    gc_leaves_what_is_being_attached_beside_it("nftables");
+}
+
+#[test]
+fn gc_leaves_what_is_being_attached_beside_it_with_iptables() {
+    gc_leaves_what_is_being_attached_beside_it("iptables");
 }
 
 #[test]
