@@ -366,15 +366,24 @@ pub(crate) fn siblings(host: &Host<'_>) -> Vec<Resource> {
     resources
 }
 
-/// Removes resources in reverse, past errors; leases last. An address may be given to somebody else from that moment on, so nothing may use
-/// it any more.
+/// Removes resources in reverse, past errors; but firewall entries after the rest, and leases last.
+///
+/// A transaction with deletions waits until what the plugin before this one has deleted is freed, a grace period; so does the deletion of a
+/// link. The first wait goes by during the second. And an address may be given to somebody else as soon as its lease is gone, so nothing may
+/// use it any more.
 fn remove(host: &mut Host<'_>, record: &Record) -> Vec<Failure> {
     let work = |host: &mut Host<'_>| {
-        let (leases, others): (Vec<&Resource>, Vec<&Resource>) =
-            record.resources.iter().rev().partition(|resource| matches!(resource, Resource::Lease(_)));
+        let (mut objects, mut entries, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+        for resource in record.resources.iter().rev() {
+            match resource {
+                Resource::Rules(_) => entries.push(resource),
+                Resource::Lease(_) => leases.push(resource),
+                _ => objects.push(resource),
+            }
+        }
         let mut failures = Vec::new();
         let mut plugged_in = false;
-        for resource in others.into_iter().chain(leases) {
+        for resource in objects.into_iter().chain(entries).chain(leases) {
             if plugged_in && matches!(resource, Resource::Bridge(_) | Resource::Tunnel(_)) {
                 // With a port that is not gone, it would be taken for one that somebody else uses, and be forgotten. The record stays, so
                 // the next DEL comes to it.

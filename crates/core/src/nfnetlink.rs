@@ -7,6 +7,7 @@
 //! The users are [`crate::nft`] and [`crate::conntrack`]; nothing here knows tables or connections.
 
 mod attribute;
+mod farewell;
 mod socket;
 
 pub(crate) use attribute::{Attributes, be16, be32, be64, find, parse, text};

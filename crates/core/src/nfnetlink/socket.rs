@@ -12,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::Error;
 use super::attribute::{Attributes, find, text};
+use super::farewell::Farewell;
 
 /// Size of `struct nlmsghdr`, and of `struct nfgenmsg` behind it.
 const HEADER: usize = 16;
@@ -137,9 +138,17 @@ enum Gap {
 #[derive(Debug)]
 pub(crate) struct Socket {
     inner: netlink_sys::Socket,
+    /// Sent at the end; fields are dropped in this order.
+    farewell: Option<Farewell>,
     deadline: Instant,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.farewell = Farewell::to(&self.inner);
+    }
 }
 
 impl Socket {
@@ -155,7 +164,13 @@ impl Socket {
         setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER))
             .map_err(|errno| Error::Open { step: "SO_RCVBUF", source: errno.into() })?;
-        Ok(Self { inner: socket, deadline, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
+        Ok(Self {
+            inner: socket,
+            farewell: None,
+            deadline,
+            sequence: 0,
+            buffer: Vec::with_capacity(RECEIVE_BUFFER),
+        })
     }
 
     /// Makes the receive buffer as small as the kernel allows, so that a few answers overflow it.

@@ -11,7 +11,6 @@ use crate::nfnetlink::{self, Message, Received, Refusal, Socket};
 
 /// A connection to the `nf_tables` of one network namespace: the one the calling thread was in when it opened it.
 ///
-/// Closing it (dropping it) is when the kernel makes the caller wait for earlier deletions: see [`Transaction`].
 #[derive(Debug)]
 pub struct Connection {
     pub(super) socket: Socket,
