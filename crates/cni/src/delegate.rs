@@ -1,6 +1,6 @@
 //! Running another plugin (specification section 4): an IPAM plugin, or any other.
 
-use std::io::{ErrorKind, Write};
+use std::io::{Cursor, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use crate::environment::Verb;
 use crate::failure::{Code, Failure};
 use crate::json::shorten;
+use crate::plugin::respond;
 use crate::request::Request;
 use crate::result::AddResult;
 
+mod contained;
 mod output;
 mod running;
 
+pub(crate) use contained::Contained;
 pub use running::Running;
 
 /// How long the delegates of one call may take, all together, unless `CNI_DELEGATE_TIMEOUT` (seconds) says otherwise. Kubelet gives up
@@ -24,7 +27,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a delegate may take when that is used up, as it is for the DEL after an ADD that hung.
 const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A plugin found in `CNI_PATH`, to be run with the request's configuration and environment.
+/// A plugin found in `CNI_PATH`, to be run with the request's configuration and environment: executed, or called where it is part of this program.
 #[derive(Debug)]
 pub struct Delegate<'a> {
     request: &'a Request,
@@ -78,10 +81,15 @@ impl<'a> Delegate<'a> {
         self.start(verb)?.wait().map(|_| ())
     }
 
-    /// Starts a verb, so that the caller can do other work until the delegate has answered.
+    /// Starts a verb, so that the caller can do other work until the delegate has answered. One that is called has answered at once.
     pub fn start(&self, verb: Verb) -> Result<Running<'_>, Failure> {
         /// The least a pipe holds whatever the user's limits; most configurations are smaller.
         const PIPE: usize = 4096;
+        if let Some(plugin) = self.request.contained().find(&self.kind, &self.program) {
+            let environment = self.request.environment().with([("CNI_COMMAND", verb.as_str())]);
+            let stdin = Cursor::new(self.request.config().bytes().to_vec());
+            return Ok(Running::answered(self, verb, respond(plugin, &environment, stdin)));
+        }
         let deadline = self.deadline()?;
         let mut child = self.spawn(verb)?;
         if let Some(mut stdin) = child.stdin.take() {

@@ -28,6 +28,12 @@ pub trait Plugin {
         SpecVersion::ALL
     }
 
+    /// IPAM plugins that are part of this program too. Asked for by their names, they need not be executed where the program that `CNI_PATH` leads
+    /// to was built together with this one ([`Delegate`](crate::Delegate)).
+    fn contained(&self) -> &'static [&'static (dyn Plugin + Sync)] {
+        &[]
+    }
+
     /// Connects the container. The namespace has been found to exist, to be a namespace, and not to be the plugin's own.
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure>;
 
@@ -133,7 +139,7 @@ pub(crate) fn answer(
     let outcome = environment::parameters(environment, verb).and_then(|parameters| {
         let config = Config::from_object(bytes, object?, plugin.versions())?;
         allowed(verb, config.version())?;
-        let request = Request::with_notes(config, environment.clone(), notes.clone());
+        let request = Request::with_notes(config, environment.clone(), notes.clone()).with_plugins_of(plugin);
         if verb == Verb::Add {
             let (document, added) = add(plugin, request, parameters)?;
             return Ok((Some(document), Some(added)));

@@ -10,11 +10,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::args::Args;
-use crate::delegate::Delegate;
+use crate::delegate::{Contained, Delegate};
 use crate::environment::{Attachment, Environment};
 use crate::failure::{Code, Failure};
 use crate::json::{self, JsonError, shorten};
 use crate::name::{ContainerId, LinkName, NetworkName};
+use crate::plugin::Plugin;
 use crate::result::{AddResult, ResultError};
 use crate::version::SpecVersion;
 
@@ -192,6 +193,8 @@ pub struct Request {
     notes: Notes,
     /// When the call began: its delegates share the time that a call may take.
     started: Instant,
+    /// The plugins that need not be executed.
+    contained: Contained,
 }
 
 /// Lines for standard error, shared by all clones of a request.
@@ -216,7 +219,16 @@ impl Request {
 
     /// A request whose notes are collected by the caller.
     pub(crate) fn with_notes(config: Config, environment: Environment, notes: Notes) -> Self {
-        Self { config, environment, notes, started: Instant::now() }
+        Self { config, environment, notes, started: Instant::now(), contained: Contained::default() }
+    }
+
+    /// The same request in a program that has more plugins in it.
+    pub(crate) fn with_plugins_of(self, plugin: &dyn Plugin) -> Self {
+        Self { contained: Contained::of(plugin), ..self }
+    }
+
+    pub(crate) fn contained(&self) -> Contained {
+        self.contained
     }
 
     /// Says something to the person who reads the runtime's log: one line on standard error once the call is answered. For what is

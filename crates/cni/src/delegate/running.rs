@@ -13,6 +13,7 @@ use super::{Delegate, LEAST_TIMEOUT};
 use crate::environment::Verb;
 use crate::failure::{Code, Failure};
 use crate::json;
+use crate::plugin::Response;
 use crate::result::AddResult;
 
 /// More output than this is not a CNI document.
@@ -33,11 +34,25 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Running<'a> {
     delegate: &'a Delegate<'a>,
     verb: Verb,
+    work: Work,
+    ended: bool,
+}
+
+/// A delegate at work.
+#[derive(Debug)]
+enum Work {
+    Process(Process),
+    /// It was called, and has answered.
+    Done(Response),
+}
+
+/// A delegate's process.
+#[derive(Debug)]
+struct Process {
     child: Child,
     stdout: Output,
     stderr: Output,
     deadline: Instant,
-    ended: bool,
 }
 
 /// How a delegate ended.
@@ -50,7 +65,13 @@ impl<'a> Running<'a> {
     pub(super) fn new(delegate: &'a Delegate<'a>, verb: Verb, mut child: Child, deadline: Instant) -> Self {
         let stdout = Output::of(child.stdout.take(), OUTPUT_LIMIT, Excess::Close);
         let stderr = Output::of(child.stderr.take(), STDERR_LIMIT, Excess::Discard);
-        Self { delegate, verb, child, stdout, stderr, deadline, ended: false }
+        let work = Work::Process(Process { child, stdout, stderr, deadline });
+        Self { delegate, verb, work, ended: false }
+    }
+
+    /// One that was called.
+    pub(super) fn answered(delegate: &'a Delegate<'a>, verb: Verb, response: Response) -> Self {
+        Self { delegate, verb, work: Work::Done(response), ended: false }
     }
 
     /// Waits for the result of an ADD. If it fails, the delegate's DEL is run before its error is returned (specification section 4).
@@ -82,11 +103,33 @@ impl<'a> Running<'a> {
 
     /// Waits for the delegate to end; its standard output if it succeeded.
     pub fn wait(mut self) -> Result<Vec<u8>, Failure> {
+        self.ended = true;
+        let (delegate, verb) = (self.delegate, self.verb);
+        match &mut self.work {
+            Work::Process(process) => process.wait(delegate, verb),
+            Work::Done(response) => {
+                forward(
+                    &response
+                        .notes
+                        .iter()
+                        .flat_map(|note| [note.as_bytes(), b"\n"])
+                        .collect::<Vec<_>>()
+                        .concat(),
+                );
+                let document = response.document.take().map(|document| document.to_string().into_bytes());
+                let stdout = document.unwrap_or_default();
+                delegate.reported(verb, &stdout).map_or(Ok(stdout), Err)
+            }
+        }
+    }
+}
+
+impl Process {
+    fn wait(&mut self, delegate: &Delegate<'_>, verb: Verb) -> Result<Vec<u8>, Failure> {
         let end = self.finish();
         let (stdout, overflow) = self.stdout.taken();
         let (stderr, _) = self.stderr.taken();
         forward(&stderr);
-        let (delegate, verb) = (self.delegate, self.verb);
         let status = match end {
             Ok(End::Exited(status)) => status,
             Ok(End::TimedOut) => {
@@ -119,7 +162,6 @@ impl<'a> Running<'a> {
     /// Until the delegate has ended or its time is over; then it is killed. Children of its own may outlive it, with the output open:
     /// nobody waits for those.
     fn finish(&mut self) -> io::Result<End> {
-        self.ended = true;
         while Instant::now() < self.deadline {
             self.stdout.read();
             self.stderr.read();
@@ -153,10 +195,12 @@ impl Drop for Running<'_> {
         if self.ended {
             return;
         }
-        if self.verb != Verb::Add {
-            self.deadline = Instant::now();
+        if let Work::Process(process) = &mut self.work {
+            if self.verb != Verb::Add {
+                process.deadline = Instant::now();
+            }
+            let _ = process.finish();
         }
-        let _ = self.finish();
         if self.verb == Verb::Add
             && let Err(failure) = self.delegate.clean_up()
         {
@@ -170,7 +214,9 @@ impl Delegate<'_> {
     fn clean_up(&self) -> Result<(), Failure> {
         let mut del = self.start(Verb::Del)?;
         // The runtime calls DEL itself; this one is a courtesy and must not cost the runtime its patience.
-        del.deadline = del.deadline.min(Instant::now() + LEAST_TIMEOUT);
+        if let Work::Process(process) = &mut del.work {
+            process.deadline = process.deadline.min(Instant::now() + LEAST_TIMEOUT);
+        }
         del.wait().map(|_| ())
     }
 

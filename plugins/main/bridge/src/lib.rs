@@ -20,6 +20,7 @@ use ferrule_core::resource::{
     sweep_bridge,
 };
 use ferrule_core::{Error, Host, privilege};
+use ferrule_host_local::HostLocal;
 
 pub mod config;
 pub mod plan;
@@ -38,6 +39,10 @@ pub struct BridgePlugin;
 impl Plugin for BridgePlugin {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn contained(&self) -> &'static [&'static (dyn Plugin + Sync)] {
+        &[&HostLocal]
     }
 
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {

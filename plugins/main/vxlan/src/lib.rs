@@ -21,6 +21,7 @@ use ferrule_core::resource::{
     Lease, Lifecycle, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth, sweep_bridge,
 };
 use ferrule_core::{Error, Host, Owner, privilege};
+use ferrule_host_local::HostLocal;
 use serde_json::json;
 
 pub mod config;
@@ -42,6 +43,10 @@ pub struct VxlanPlugin;
 impl Plugin for VxlanPlugin {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn contained(&self) -> &'static [&'static (dyn Plugin + Sync)] {
+        &[&HostLocal]
     }
 
     fn add(&self, request: &Request, target: &Target) -> Result<AddResult, Failure> {

@@ -6,6 +6,7 @@
 mod bridge;
 mod check;
 mod collection;
+mod contained;
 mod example;
 mod firewall;
 mod ipv6;
