@@ -10,7 +10,7 @@ mod attribute;
 mod farewell;
 mod socket;
 
-pub(crate) use attribute::{Attributes, be16, be32, be64, find, parse, text};
+pub(crate) use attribute::{Attributes, be16, be32, be64, find, ip, ne32, parse, text};
 #[cfg(fuzzing)]
 pub(crate) use socket::messages;
 pub(crate) use socket::{ATTEMPTS, Answer, Kind, Message, Received, Refusal, Socket};

@@ -4,10 +4,19 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cni::Cidr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::message::{AddressHeader, Message, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, family};
 use super::{Netlink, NetlinkError};
+use crate::nfnetlink::{ip, ne32, parse};
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
 
 /// How far the kernel has got with an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,35 +41,28 @@ pub struct InterfaceAddress {
 impl Netlink {
     /// The addresses of a link.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<InterfaceAddress>, NetlinkError> {
-        let mut message = AddressMessage::default();
         // With strict checking the kernel sends only this link's; older kernels (before 4.20) send all.
-        message.header.index = index;
-        let answers = self.dump(&RouteNetlinkMessage::GetAddress(message), || {
+        let header = AddressHeader { index, ..AddressHeader::default() };
+        let answers = self.dump(&Message::address(RTM_GETADDR, header), || {
             format!("list addresses of the link with index {index}")
         })?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) if message.header.index == index => read(&message),
-                _ => None,
-            })
-            .collect())
+        let found = by_link(&answers).filter(|(link, _)| *link == index);
+        Ok(found.map(|(_, address)| address).collect())
     }
 
     /// The addresses of all links of the namespace.
     pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
-        let message = AddressMessage::default();
-        let answers = self.dump(&RouteNetlinkMessage::GetAddress(message), || "list addresses".to_owned())?;
-        Ok(by_link(answers).map(|(_, address)| address.cidr.address()).collect())
+        let message = Message::address(RTM_GETADDR, AddressHeader::default());
+        let answers = self.dump(&message, || "list addresses".to_owned())?;
+        Ok(by_link(&answers).map(|(_, address)| address.cidr.address()).collect())
     }
 
     /// The addresses of a family of all links, each with the index of its link. Those of links that come or go meanwhile may be missing.
     pub fn addresses_by_link(&mut self, ipv4: bool) -> Result<Vec<(u32, InterfaceAddress)>, NetlinkError> {
-        let mut message = AddressMessage::default();
-        message.header.family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let request = RouteNetlinkMessage::GetAddress(message);
+        let header = AddressHeader { family: family(ipv4), ..AddressHeader::default() };
+        let request = Message::address(RTM_GETADDR, header);
         let answers = self.dump_loosely(&request, || "list addresses".to_owned())?;
-        Ok(by_link(answers).collect())
+        Ok(by_link(&answers).collect())
     }
 
     /// Adds an address. `dad` lets duplicate address detection run for IPv6; without it the address can be used at once.
@@ -71,65 +73,59 @@ impl Netlink {
         cidr: &Cidr,
         dad: bool,
     ) -> Result<(), NetlinkError> {
-        let mut message = message(index, cidr);
+        let mut message = message(RTM_NEWADDR, index, cidr);
         match cidr.last() {
             // As iproute2 and the Go suite: a broadcast address where the subnet has one.
-            IpAddr::V4(broadcast) if cidr.prefix() < 31 => {
-                message.attributes.push(AddressAttribute::Broadcast(broadcast));
+            broadcast @ IpAddr::V4(_) if cidr.prefix() < 31 => {
+                message.content.ip(IFA_BROADCAST, broadcast);
             }
-            IpAddr::V6(_) if !dad => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
+            IpAddr::V6(_) if !dad => {
+                message.content.u32(IFA_FLAGS, IFA_F_NODAD);
+            }
             _ => {}
         }
-        self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, || {
-            format!("add address {cidr} to {name}")
-        })
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || format!("add address {cidr} to {name}"))
     }
 
     /// Removes an address.
     pub fn delete_address(&mut self, index: u32, name: &str, cidr: &Cidr) -> Result<(), NetlinkError> {
-        let message = message(index, cidr);
-        self.change(RouteNetlinkMessage::DelAddress(message), 0, || {
-            format!("remove address {cidr} from {name}")
-        })
+        let message = message(RTM_DELADDR, index, cidr);
+        self.change(message, 0, || format!("remove address {cidr} from {name}"))
     }
 }
 
-fn by_link(answers: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = (u32, InterfaceAddress)> {
-    answers.into_iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewAddress(message) => Some((message.header.index, read(&message)?)),
-        _ => None,
-    })
+fn by_link(answers: &[Message]) -> impl Iterator<Item = (u32, InterfaceAddress)> {
+    answers.iter().filter_map(|answer| read(answer.answer(RTM_NEWADDR)?))
 }
 
-fn message(index: u32, cidr: &Cidr) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = cidr.prefix();
-    message.header.family = if cidr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    message.attributes.push(AddressAttribute::Local(cidr.address()));
-    message.attributes.push(AddressAttribute::Address(cidr.address()));
+pub(super) fn message(kind: u16, index: u32, cidr: &Cidr) -> Message {
+    let header = AddressHeader { family: family(cidr.is_ipv4()), prefix: cidr.prefix(), index };
+    let mut message = Message::address(kind, header);
+    message.content.ip(IFA_LOCAL, cidr.address()).ip(IFA_ADDRESS, cidr.address());
     message
 }
 
-pub(super) fn read(message: &AddressMessage) -> Option<InterfaceAddress> {
+/// An address, and the index of its link.
+pub(super) fn read(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
+    let (header, attributes) = AddressHeader::split(payload)?;
     let mut address = None;
-    let mut flags = AddressFlags::empty();
-    for attribute in &message.attributes {
-        match attribute {
+    let mut flags = 0;
+    for (kind, value) in parse(attributes) {
+        match kind {
             // IFA_LOCAL is the interface's own; IFA_ADDRESS the peer's on a point-to-point link.
-            AddressAttribute::Local(local) => address = Some(*local),
-            AddressAttribute::Address(ip) => address = address.or(Some(*ip)),
-            AddressAttribute::Flags(value) => flags = *value,
+            IFA_LOCAL => address = ip(value),
+            IFA_ADDRESS => address = address.or(ip(value)),
+            IFA_FLAGS => flags = ne32(value)?,
             _ => {}
         }
     }
-    let state = if flags.contains(AddressFlags::Dadfailed) {
+    let state = if flags & IFA_F_DADFAILED != 0 {
         AddressState::Duplicate
-    } else if flags.contains(AddressFlags::Tentative) {
+    } else if flags & IFA_F_TENTATIVE != 0 {
         AddressState::Tentative
     } else {
         AddressState::Ready
     };
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    Cidr::new(address, message.header.prefix_len).map(|cidr| InterfaceAddress { cidr, state })
+    Some((header.index, InterfaceAddress { cidr: Cidr::new(address, header.prefix)?, state }))
 }

@@ -2,13 +2,34 @@
 
 use cni::LinkName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use rtnetlink::packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-    InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
-};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::link::{
+    IFLA_AF_SPEC, IFLA_BR_VLAN_FILTERING, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
+    IFLA_LINKINFO, is_on, new_link,
+};
+use super::message::{AF_BRIDGE, LinkHeader, Message, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
 use super::{MacAddress, Netlink, NetlinkError};
+use crate::nfnetlink::{find, parse, text};
+
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
+const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
+const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 1 << 3;
+const BRIDGE_VLAN_INFO_RANGE_END: u16 = 1 << 4;
+
+const RTEXT_FILTER_BRVLAN: u32 = 2;
 
 /// A bridge to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,31 +86,16 @@ pub struct Vlan {
 impl Netlink {
     /// Makes a bridge, down.
     pub fn create_bridge(&mut self, name: &LinkName, settings: &BridgeSettings) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        message.attributes.extend(settings.mtu.map(LinkAttribute::Mtu));
-        message.attributes.extend(settings.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
-        info.extend(
-            settings
-                .vlan_filtering
-                .map(|on| LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(on)]))),
-        );
-        message.attributes.push(LinkAttribute::LinkInfo(info));
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
-            format!("create bridge {name}")
-        })
+        let mut message = new_link(name, settings.mac, settings.mtu);
+        settings.write(&mut message);
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || format!("create bridge {name}"))
     }
 
     /// Switches VLAN filtering of a bridge. `RTM_NEWLINK`, because `RTM_SETLINK` accepts this and does nothing.
     pub fn set_vlan_filtering(&mut self, index: u32, name: &LinkName, on: bool) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let data = InfoData::Bridge(vec![InfoBridge::VlanFiltering(on)]);
-        message
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));
-        self.change(RouteNetlinkMessage::NewLink(message), 0, || {
+        let mut message = Message::link(RTM_NEWLINK, LinkHeader { index, ..LinkHeader::default() });
+        BridgeSettings { vlan_filtering: Some(on), ..BridgeSettings::default() }.write(&mut message);
+        self.change(message, 0, || {
             format!("switch VLAN filtering of bridge {name} {}", if on { "on" } else { "off" })
         })
     }
@@ -101,89 +107,29 @@ impl Netlink {
         name: &LinkName,
         settings: PortSettings,
     ) -> Result<(), NetlinkError> {
-        let mut data = Vec::new();
-        data.extend(settings.hairpin.map(InfoBridgePort::HairpinMode));
-        data.extend(settings.isolated.map(InfoBridgePort::Isolated));
-        data.extend(settings.learning.map(InfoBridgePort::Learning));
-        data.extend(settings.locked.map(InfoBridgePort::Locked));
-        if let Some(on) = settings.flood {
-            data.extend([
-                InfoBridgePort::UnicastFlood(on),
-                InfoBridgePort::MulticastFlood(on),
-                InfoBridgePort::BroadcastFlood(on),
-            ]);
-        }
-        data.extend(settings.suppress_neighbours.map(InfoBridgePort::NeighSupress));
-        if data.is_empty() {
+        if settings == PortSettings::default() {
             return Ok(());
         }
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(data)),
-        ]));
-        self.change(RouteNetlinkMessage::NewLink(message), 0, || {
-            format!("change settings of bridge port {name}")
-        })
+        let message = settings.message(index);
+        self.change(message, 0, || format!("change settings of bridge port {name}"))
     }
 
     /// The settings of a bridge port; `None` if the link is not a port of a bridge.
     pub fn port(&mut self, name: &LinkName) -> Result<Option<PortSettings>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        let answer =
-            self.get(RouteNetlinkMessage::GetLink(message), || format!("look up bridge port {name}"))?;
-        let Some(RouteNetlinkMessage::NewLink(message)) = answer else { return Ok(None) };
-        for attribute in message.attributes {
-            let LinkAttribute::LinkInfo(infos) = attribute else { continue };
-            for info in infos {
-                if let LinkInfo::PortData(InfoPortData::BridgePort(data)) = info {
-                    let mut settings = PortSettings::default();
-                    for value in data {
-                        match value {
-                            InfoBridgePort::HairpinMode(on) => settings.hairpin = Some(on),
-                            InfoBridgePort::Isolated(on) => settings.isolated = Some(on),
-                            InfoBridgePort::Learning(on) => settings.learning = Some(on),
-                            InfoBridgePort::Locked(on) => settings.locked = Some(on),
-                            InfoBridgePort::BroadcastFlood(on) => settings.flood = Some(on),
-                            InfoBridgePort::NeighSupress(on) => settings.suppress_neighbours = Some(on),
-                            _ => {}
-                        }
-                    }
-                    return Ok(Some(settings));
-                }
-            }
-        }
-        Ok(None)
+        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+        message.content.string(IFLA_IFNAME, name.as_str());
+        let answer = self.get(message, || format!("look up bridge port {name}"))?;
+        Ok(answer.as_ref().and_then(|answer| PortSettings::decode(answer.answer(RTM_NEWLINK)?)))
     }
 
     /// The VLANs of a bridge port.
     pub fn port_vlans(&mut self, index: u32, name: &LinkName) -> Result<Vec<Vlan>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.interface_family = AddressFamily::Bridge;
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
-        let answers = self
-            .dump(&RouteNetlinkMessage::GetLink(message), || format!("list VLANs of bridge port {name}"))?;
-        let mut vlans = Vec::new();
-        for answer in answers {
-            let RouteNetlinkMessage::NewLink(message) = answer else { continue };
-            if message.header.index != index {
-                continue;
-            }
-            for attribute in message.attributes {
-                let LinkAttribute::AfSpecBridge(specs) = attribute else { continue };
-                vlans.extend(specs.into_iter().filter_map(|spec| match spec {
-                    AfSpecBridge::VlanInfo(info) => Some(Vlan {
-                        id: info.vid,
-                        pvid: info.flags.contains(BridgeVlanInfoFlags::Pvid),
-                        untagged: info.flags.contains(BridgeVlanInfoFlags::Untagged),
-                    }),
-                    _ => None,
-                }));
-            }
-        }
-        Ok(vlans)
+        let header = LinkHeader { family: AF_BRIDGE, ..LinkHeader::default() };
+        let mut message = Message::link(RTM_GETLINK, header);
+        message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN);
+        let answers = self.dump(&message, || format!("list VLANs of bridge port {name}"))?;
+        let payloads = answers.iter().filter_map(|answer| answer.answer(RTM_NEWLINK));
+        Ok(payloads.flat_map(|payload| vlans(payload, index)).collect())
     }
 
     /// Adds VLANs to a bridge port, all in one request.
@@ -193,8 +139,8 @@ impl Netlink {
         name: &LinkName,
         ranges: &[VlanRange],
     ) -> Result<(), NetlinkError> {
-        let message = vlan_message(index, ranges);
-        self.change(RouteNetlinkMessage::SetLink(message), 0, || format!("add VLANs to bridge port {name}"))
+        let message = vlan_message(RTM_SETLINK, index, ranges);
+        self.change(message, 0, || format!("add VLANs to bridge port {name}"))
     }
 
     /// Removes VLANs from a bridge port.
@@ -204,35 +150,108 @@ impl Netlink {
         name: &LinkName,
         ranges: &[VlanRange],
     ) -> Result<(), NetlinkError> {
-        let message = vlan_message(index, ranges);
-        self.change(RouteNetlinkMessage::DelLink(message), 0, || {
-            format!("remove VLANs from bridge port {name}")
-        })
+        let message = vlan_message(RTM_DELLINK, index, ranges);
+        self.change(message, 0, || format!("remove VLANs from bridge port {name}"))
     }
 }
 
-fn vlan_message(index: u32, ranges: &[VlanRange]) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.interface_family = AddressFamily::Bridge;
-    message.header.index = index;
-    let mut specs = Vec::new();
-    for range in ranges {
-        let mut flags = BridgeVlanInfoFlags::empty();
-        flags.set(BridgeVlanInfoFlags::Pvid, range.pvid);
-        flags.set(BridgeVlanInfoFlags::Untagged, range.untagged);
-        if range.first == range.last {
-            specs.push(AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid: range.first }));
-        } else {
-            specs.push(AfSpecBridge::VlanInfo(BridgeVlanInfo {
-                flags: flags | BridgeVlanInfoFlags::RangeBegin,
-                vid: range.first,
-            }));
-            specs.push(AfSpecBridge::VlanInfo(BridgeVlanInfo {
-                flags: flags | BridgeVlanInfoFlags::RangeEnd,
-                vid: range.last,
-            }));
-        }
+impl BridgeSettings {
+    /// Writes what only a bridge has.
+    pub(super) fn write(&self, message: &mut Message) {
+        message.content.nest_unmarked(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "bridge");
+            if let Some(on) = self.vlan_filtering {
+                info.nest_unmarked(IFLA_INFO_DATA, |data| {
+                    data.u8(IFLA_BR_VLAN_FILTERING, on.into());
+                });
+            }
+        });
     }
-    message.attributes.push(LinkAttribute::AfSpecBridge(specs));
+}
+
+impl PortSettings {
+    pub(super) fn message(self, index: u32) -> Message {
+        let mut message = Message::link(RTM_NEWLINK, LinkHeader { index, ..LinkHeader::default() });
+        message.content.nest_unmarked(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_SLAVE_KIND, "bridge").nest_unmarked(IFLA_INFO_SLAVE_DATA, |data| {
+                for (kind, wanted) in [
+                    (IFLA_BRPORT_MODE, self.hairpin),
+                    (IFLA_BRPORT_ISOLATED, self.isolated),
+                    (IFLA_BRPORT_LEARNING, self.learning),
+                    (IFLA_BRPORT_LOCKED, self.locked),
+                    (IFLA_BRPORT_UNICAST_FLOOD, self.flood),
+                    (IFLA_BRPORT_MCAST_FLOOD, self.flood),
+                    (IFLA_BRPORT_BCAST_FLOOD, self.flood),
+                    (IFLA_BRPORT_NEIGH_SUPPRESS, self.suppress_neighbours),
+                ] {
+                    if let Some(on) = wanted {
+                        data.u8(kind, on.into());
+                    }
+                }
+            });
+        });
+        message
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+        let (_, attributes) = LinkHeader::split(payload)?;
+        let info = find(attributes, IFLA_LINKINFO)?;
+        find(info, IFLA_INFO_SLAVE_KIND).filter(|kind| text(kind) == "bridge")?;
+        let mut settings = Self::default();
+        for (kind, value) in parse(find(info, IFLA_INFO_SLAVE_DATA)?) {
+            let on = Some(is_on(value));
+            match kind {
+                IFLA_BRPORT_MODE => settings.hairpin = on,
+                IFLA_BRPORT_ISOLATED => settings.isolated = on,
+                IFLA_BRPORT_LEARNING => settings.learning = on,
+                IFLA_BRPORT_LOCKED => settings.locked = on,
+                IFLA_BRPORT_BCAST_FLOOD => settings.flood = on,
+                IFLA_BRPORT_NEIGH_SUPPRESS => settings.suppress_neighbours = on,
+                _ => {}
+            }
+        }
+        Some(settings)
+    }
+}
+
+/// The VLANs in an answer, if it is about this link.
+pub(super) fn vlans(payload: &[u8], index: u32) -> Vec<Vlan> {
+    let Some((header, attributes)) = LinkHeader::split(payload) else { return Vec::new() };
+    if header.index != index {
+        return Vec::new();
+    }
+    let specs = find(attributes, IFLA_AF_SPEC).unwrap_or_default();
+    let infos = parse(specs).filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO);
+    infos
+        .filter_map(|(_, info)| {
+            let flags = u16::from_ne_bytes(*info.first_chunk()?);
+            Some(Vlan {
+                id: u16::from_ne_bytes(*info.get(2..)?.first_chunk()?),
+                pvid: flags & BRIDGE_VLAN_INFO_PVID != 0,
+                untagged: flags & BRIDGE_VLAN_INFO_UNTAGGED != 0,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn vlan_message(kind: u16, index: u32, ranges: &[VlanRange]) -> Message {
+    let header = LinkHeader { family: AF_BRIDGE, index, ..LinkHeader::default() };
+    let mut message = Message::link(kind, header);
+    message.content.nest_unmarked(IFLA_AF_SPEC, |specs| {
+        let mut spec = |flags: u16, id: u16| {
+            let info = [flags.to_ne_bytes(), id.to_ne_bytes()].concat();
+            specs.bytes(IFLA_BRIDGE_VLAN_INFO, &info);
+        };
+        for range in ranges {
+            let mut flags = if range.pvid { BRIDGE_VLAN_INFO_PVID } else { 0 };
+            flags |= if range.untagged { BRIDGE_VLAN_INFO_UNTAGGED } else { 0 };
+            if range.first == range.last {
+                spec(flags, range.first);
+            } else {
+                spec(flags | BRIDGE_VLAN_INFO_RANGE_BEGIN, range.first);
+                spec(flags | BRIDGE_VLAN_INFO_RANGE_END, range.last);
+            }
+        }
+    });
     message
 }

@@ -17,7 +17,6 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::{Connection, ConnectionHandle, from_socket_with_codec};
 
 use super::message::Message;
@@ -70,7 +69,7 @@ impl Netlink {
     /// Sends a change and waits for its acknowledgement.
     pub(super) fn change(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: Message,
         flags: u16,
         operation: impl Fn() -> String,
     ) -> Result<(), NetlinkError> {
@@ -80,9 +79,9 @@ impl Netlink {
     /// Asks for one object. `None` if the kernel says there is no such thing.
     pub(super) fn get(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: Message,
         operation: impl Fn() -> String,
-    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+    ) -> Result<Option<Message>, NetlinkError> {
         match self.exchange(message, NLM_F_REQUEST, &operation) {
             Ok(answer) => Ok(answer.messages.into_iter().next()),
             Err(error) if error.is_missing() => Ok(None),
@@ -93,9 +92,9 @@ impl Netlink {
     /// Asks for all objects of a kind, again if they changed meanwhile.
     pub(super) fn dump(
         &mut self,
-        message: &RouteNetlinkMessage,
+        message: &Message,
         operation: impl Fn() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    ) -> Result<Vec<Message>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &operation)?;
             if !answer.interrupted {
@@ -109,9 +108,9 @@ impl Netlink {
     /// interrupted every time, as it is on a host where containers come and go at once.
     pub(super) fn dump_loosely(
         &mut self,
-        message: &RouteNetlinkMessage,
+        message: &Message,
         operation: impl Fn() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    ) -> Result<Vec<Message>, NetlinkError> {
         let mut last = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
             let answer = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &operation)?;
@@ -125,13 +124,17 @@ impl Netlink {
 
     fn exchange(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: Message,
         flags: u16,
         operation: &dyn Fn() -> String,
     ) -> Result<Answer, NetlinkError> {
-        let mut message = NetlinkMessage::from(Message(message));
+        let encodable = message.content.is_encodable();
+        let mut message = NetlinkMessage::from(message);
         message.header.flags = flags;
         let socket_failed = |source| NetlinkError::Socket { operation: operation(), source };
+        if !encodable {
+            return Err(socket_failed(Errno::EMSGSIZE.into()));
+        }
         // Port 0 is the kernel.
         let request = self.handle.request(message, SocketAddr::new(0, 0));
         let stream = request.map_err(|error| socket_failed(io::Error::other(error.to_string())))?;
@@ -174,7 +177,7 @@ impl Netlink {
 
 #[derive(Default)]
 struct Answer {
-    messages: Vec<RouteNetlinkMessage>,
+    messages: Vec<Message>,
     interrupted: bool,
 }
 
@@ -186,7 +189,7 @@ impl Answer {
     ) -> Result<(), NetlinkError> {
         self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
-            NetlinkPayload::InnerMessage(message) => self.messages.push(message.0),
+            NetlinkPayload::InnerMessage(message) => self.messages.push(message),
             NetlinkPayload::Error(error) if error.code.is_some() => {
                 return Err(NetlinkError::Refused { operation: operation(), source: kernel_error(&error) });
             }
@@ -364,18 +367,19 @@ mod tests {
     use std::os::fd::BorrowedFd;
 
     use nix::sys::socket::{setsockopt, sockopt};
-    use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
     use super::*;
+    use crate::netlink::link::{IFLA_IFALIAS, IFLA_IFNAME};
+    use crate::netlink::message::{LinkHeader, RTM_GETLINK, RTM_NEWLINK};
     use crate::sys::borrow_fd;
 
-    fn lookup(alias: usize) -> RouteNetlinkMessage {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName("lo".to_owned()));
+    fn lookup(alias: usize) -> Message {
+        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+        message.content.string(IFLA_IFNAME, "lo");
         if alias > 0 {
-            message.attributes.push(LinkAttribute::IfAlias("x".repeat(alias)));
+            message.content.string(IFLA_IFALIAS, &"x".repeat(alias));
         }
-        RouteNetlinkMessage::GetLink(message)
+        message
     }
 
     #[test]
@@ -388,6 +392,6 @@ mod tests {
         assert_eq!(source.raw_os_error(), Some(Errno::EMSGSIZE as i32));
         // What a failed ADD has made is removed through the same socket.
         let found = netlink.get(lookup(0), || "look up link lo".to_owned()).unwrap();
-        assert!(matches!(found, Some(RouteNetlinkMessage::NewLink(_))), "{found:?}");
+        assert_eq!(found.map(|found| found.kind), Some(RTM_NEWLINK));
     }
 }

@@ -1,11 +1,11 @@
 //! Answers of rtnetlink as a fuzz target sees them.
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use super::connection::kernel_error;
 use super::entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, PrefixRoute};
-use super::{Link, address, route, tables};
+use super::message::{LinkHeader, Message, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
+use super::{Link, address, bridge, route, tables};
 
 /// Reads a datagram as every list does; an entry that is understood means the same when it is sent back.
 pub fn rtnetlink(bytes: &[u8]) {
@@ -45,27 +45,39 @@ fn sent(entry: Entry) -> Vec<u8> {
     bytes
 }
 
-/// What the library decodes, and what is made of it here.
+/// What the library takes off the socket, and what is made of it here.
 fn objects(bytes: &[u8]) {
-    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else { return };
+    let Ok(message) = NetlinkMessage::<Message>::deserialize(bytes) else { return };
     match message.payload {
         NetlinkPayload::Error(error) => drop(kernel_error(&error)),
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-            let index = message.header.index;
-            assert_eq!(Link::from_message(message).index, index);
-        }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
-            if let Some(found) = address::read(&message) {
-                assert!(found.cidr.prefix() <= found.cidr.bits());
-            }
-        }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
-            for ipv4 in [true, false] {
-                if let Some(found) = route::read(&message, 2, ipv4) {
-                    assert!(found.dst.prefix() <= found.dst.bits());
+        NetlinkPayload::InnerMessage(message) => {
+            let payload = message.content.as_bytes();
+            match message.kind {
+                RTM_NEWLINK => link(payload),
+                RTM_NEWADDR => {
+                    if let Some((_, found)) = address::read(payload) {
+                        assert!(found.cidr.prefix() <= found.cidr.bits());
+                    }
                 }
+                RTM_NEWROUTE => {
+                    for ipv4 in [true, false] {
+                        if let Some(found) = route::read(payload, 2, ipv4) {
+                            assert!(found.dst.prefix() <= found.dst.bits());
+                        }
+                    }
+                }
+                _ => {}
             }
         }
         _ => {}
     }
+}
+
+fn link(payload: &[u8]) {
+    let Some((header, _)) = LinkHeader::split(payload) else { return };
+    if let Some(link) = Link::decode(payload) {
+        assert_eq!(link.index, header.index);
+    }
+    let _ = bridge::PortSettings::decode(payload);
+    let _ = bridge::vlans(payload, header.index);
 }

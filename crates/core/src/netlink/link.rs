@@ -9,15 +9,42 @@ use std::str::FromStr;
 use cni::LinkName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, State,
-};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
+use super::message::{LinkHeader, Message, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
 use super::{Netlink, NetlinkError, VxlanSettings};
+use crate::nfnetlink::{Attributes, find, ne32, parse, text};
+
+pub(super) const IFLA_ADDRESS: u16 = 1;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
+const IFLA_OPERSTATE: u16 = 16;
+pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_IFALIAS: u16 = 20;
+pub(super) const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+pub(super) const IFLA_EXT_MASK: u16 = 29;
+const IFLA_PROMISCUITY: u16 = 30;
+
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
+
+const IFF_UP: u32 = 1;
+const IFF_PROMISC: u32 = 0x100;
+const IFF_ALLMULTI: u32 = 0x200;
+
+/// States of `IFLA_OPERSTATE`: of a kind of link that does not tell, and of one that can be used.
+const IF_OPER_UNKNOWN: u8 = 0;
+const IF_OPER_UP: u8 = 6;
+
+/// Statistics are most of an answer, and nobody here reads them.
+pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 /// A hardware address of six bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -174,64 +201,37 @@ pub struct VethPairSpec<'a> {
 impl Netlink {
     /// The link of a name.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+        message.content.string(IFLA_IFNAME, name);
         self.get_link(message, || format!("look up link {name}"))
     }
 
     /// The link of an index.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
+        let message = Message::link(RTM_GETLINK, LinkHeader { index, ..LinkHeader::default() });
         self.get_link(message, || format!("look up the link with index {index}"))
     }
 
     fn get_link(
         &mut self,
-        mut message: LinkMessage,
+        mut message: Message,
         operation: impl Fn() -> String,
     ) -> Result<Option<Link>, NetlinkError> {
-        // Statistics are most of an answer, and nobody here reads them.
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        match self.get(RouteNetlinkMessage::GetLink(message), operation)? {
-            Some(RouteNetlinkMessage::NewLink(answer)) => Ok(Some(Link::from_message(answer))),
-            _ => Ok(None),
-        }
+        message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        Ok(self.get(message, operation)?.as_ref().and_then(Link::of))
     }
 
     /// All links.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let answers = self.dump(&RouteNetlinkMessage::GetLink(message), || "list links".to_owned())?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
-                _ => None,
-            })
-            .collect())
+        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+        message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        let answers = self.dump(&message, || "list links".to_owned())?;
+        Ok(answers.iter().filter_map(Link::of).collect())
     }
 
     /// Makes a veth pair with its far end in the container at once: no temporary name, no move, no race.
     pub fn create_veth(&mut self, spec: &VethPairSpec<'_>) -> Result<(), NetlinkError> {
-        let mut peer = LinkMessage::default();
-        peer.attributes.push(LinkAttribute::IfName(spec.container.to_string()));
-        peer.attributes.push(LinkAttribute::NetNsFd(spec.netns.as_raw_fd()));
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(spec.host.to_string()));
-        if let Some(mtu) = spec.mtu {
-            peer.attributes.push(LinkAttribute::Mtu(mtu));
-            message.attributes.push(LinkAttribute::Mtu(mtu));
-        }
-        if let Some(mac) = spec.mac {
-            peer.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-        }
-        let data = InfoData::Veth(InfoVeth::Peer(peer));
-        message
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
+        self.change(spec.message(), NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create veth pair {} (host) and {} (container)", spec.host, spec.container)
         })
     }
@@ -244,55 +244,109 @@ impl Netlink {
         other: &LinkName,
         mtu: Option<u32>,
     ) -> Result<(), NetlinkError> {
-        let mut ends = [one, other].map(|name| {
-            let mut message = LinkMessage::default();
-            message.attributes.push(LinkAttribute::IfName(name.to_string()));
-            message.attributes.extend(mtu.map(LinkAttribute::Mtu));
-            message
-        });
-        let [message, peer] = &mut ends;
-        message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        let data = InfoData::Veth(InfoVeth::Peer(std::mem::take(peer)));
-        message
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
-        let message = std::mem::take(message);
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
+        let peer = |peer: &mut Attributes| {
+            peer.string(IFLA_IFNAME, other.as_str());
+            if let Some(mtu) = mtu {
+                peer.u32(IFLA_MTU, mtu);
+            }
+        };
+        self.change(veth(one, mac, mtu, peer), NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create veth pair {one} and {other}")
         })
     }
 
     /// Changes a link. `name` is for messages.
     pub fn change_link(&mut self, index: u32, name: &str, change: &LinkChange) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        for (wanted, flag) in [
-            (change.up, LinkFlags::Up),
-            (change.promiscuous, LinkFlags::Promisc),
-            (change.all_multicast, LinkFlags::Allmulti),
-        ] {
-            if let Some(on) = wanted {
-                message.header.change_mask |= flag;
-                message.header.flags.set(flag, on);
-            }
-        }
-        let attributes = &mut message.attributes;
-        attributes.extend(change.master.map(LinkAttribute::Controller));
-        attributes.extend(change.mtu.map(LinkAttribute::Mtu));
-        attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        attributes.extend(change.alias.clone().map(LinkAttribute::IfAlias));
-        attributes.extend(change.tx_queue_len.map(LinkAttribute::TxQueueLen));
-        self.change(RouteNetlinkMessage::SetLink(message), 0, || format!("change link {name} ({change})"))
+        self.change(change.message(index), 0, || format!("change link {name} ({change})"))
     }
 
     /// Deletes a link by index; that it is gone already is no error.
     pub fn delete_link(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        match self.change(RouteNetlinkMessage::DelLink(message), 0, || format!("delete link {name}")) {
+        let message = Message::link(RTM_DELLINK, LinkHeader { index, ..LinkHeader::default() });
+        match self.change(message, 0, || format!("delete link {name}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
             other => other,
         }
+    }
+}
+
+impl VethPairSpec<'_> {
+    pub(super) fn message(&self) -> Message {
+        let peer = |peer: &mut Attributes| {
+            peer.string(IFLA_IFNAME, self.container.as_str());
+            // A descriptor is not negative.
+            peer.u32(IFLA_NET_NS_FD, self.netns.as_raw_fd().unsigned_abs());
+            if let Some(mtu) = self.mtu {
+                peer.u32(IFLA_MTU, mtu);
+            }
+            if let Some(mac) = self.mac {
+                peer.bytes(IFLA_ADDRESS, &mac.0);
+            }
+        };
+        veth(self.host, None, self.mtu, peer)
+    }
+}
+
+/// The request for a pair. `peer` writes the attributes of the other end.
+pub(super) fn veth(
+    name: &LinkName,
+    mac: Option<MacAddress>,
+    mtu: Option<u32>,
+    peer: impl FnOnce(&mut Attributes),
+) -> Message {
+    let mut message = new_link(name, mac, mtu);
+    message.content.nest_unmarked(IFLA_LINKINFO, |info| {
+        info.string(IFLA_INFO_KIND, "veth").nest_unmarked(IFLA_INFO_DATA, |data| {
+            data.nest_unmarked(VETH_INFO_PEER, |end| {
+                // Of a link that is to be made, its header says nothing.
+                end.append(&Message::link(RTM_NEWLINK, LinkHeader::default()).content);
+                peer(end);
+            });
+        });
+    });
+    message
+}
+
+/// The start of a request for a link.
+pub(super) fn new_link(name: &LinkName, mac: Option<MacAddress>, mtu: Option<u32>) -> Message {
+    let mut message = Message::link(RTM_NEWLINK, LinkHeader::default());
+    message.content.string(IFLA_IFNAME, name.as_str());
+    if let Some(mtu) = mtu {
+        message.content.u32(IFLA_MTU, mtu);
+    }
+    if let Some(mac) = mac {
+        message.content.bytes(IFLA_ADDRESS, &mac.0);
+    }
+    message
+}
+
+impl LinkChange {
+    pub(super) fn message(&self, index: u32) -> Message {
+        let mut header = LinkHeader { index, ..LinkHeader::default() };
+        for (wanted, flag) in
+            [(self.up, IFF_UP), (self.promiscuous, IFF_PROMISC), (self.all_multicast, IFF_ALLMULTI)]
+        {
+            if let Some(on) = wanted {
+                header.change |= flag;
+                header.flags |= if on { flag } else { 0 };
+            }
+        }
+        let mut message = Message::link(RTM_SETLINK, header);
+        for (kind, value) in [(IFLA_MASTER, self.master), (IFLA_MTU, self.mtu)] {
+            if let Some(value) = value {
+                message.content.u32(kind, value);
+            }
+        }
+        if let Some(mac) = self.mac {
+            message.content.bytes(IFLA_ADDRESS, &mac.0);
+        }
+        if let Some(alias) = &self.alias {
+            message.content.string(IFLA_IFALIAS, alias);
+        }
+        if let Some(length) = self.tx_queue_len {
+            message.content.u32(IFLA_TXQLEN, length);
+        }
+        message
     }
 }
 
@@ -316,50 +370,52 @@ impl fmt::Display for LinkChange {
 }
 
 impl Link {
-    pub(super) fn from_message(message: LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            index: message.header.index,
-            up: flags.contains(LinkFlags::Up),
-            promiscuous: flags.contains(LinkFlags::Promisc),
-            all_multicast: flags.contains(LinkFlags::Allmulti),
-            ..Self::default()
-        };
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::TxQueueLen(length) => link.tx_queue_len = length,
-                LinkAttribute::Controller(index) => link.master = Some(index),
-                LinkAttribute::Link(index) => link.peer = Some(index),
-                LinkAttribute::IfAlias(alias) => link.alias = alias,
-                LinkAttribute::Promiscuity(count) => link.promiscuity = count,
-                LinkAttribute::OperState(state) => link.running = matches!(state, State::Up | State::Unknown),
-                LinkAttribute::Address(bytes) => link.mac = mac_text(&bytes),
-                LinkAttribute::LinkInfo(infos) => link.take_info(infos),
-                _ => {}
-            }
-        }
-        link
+    /// The link of an answer.
+    pub(super) fn of(answer: &Message) -> Option<Self> {
+        answer.answer(RTM_NEWLINK).and_then(Self::decode)
     }
 
-    fn take_info(&mut self, infos: Vec<LinkInfo>) {
-        for info in infos {
-            match info {
-                LinkInfo::Kind(kind) => self.kind = kind.to_string(),
-                LinkInfo::Data(InfoData::Bridge(settings)) => {
-                    self.vlan_filtering = settings.iter().find_map(|setting| match setting {
-                        InfoBridge::VlanFiltering(on) => Some(*on),
-                        _ => None,
-                    });
-                }
-                LinkInfo::Data(InfoData::Vxlan(settings)) => {
-                    self.vxlan = Some(VxlanSettings::from_attributes(&settings));
-                }
+    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+        let (LinkHeader { index, flags, .. }, attributes) = LinkHeader::split(payload)?;
+        let mut link = Self {
+            index,
+            up: flags & IFF_UP != 0,
+            promiscuous: flags & IFF_PROMISC != 0,
+            all_multicast: flags & IFF_ALLMULTI != 0,
+            ..Self::default()
+        };
+        for (kind, value) in parse(attributes) {
+            match kind {
+                IFLA_IFNAME => link.name = text(value),
+                IFLA_MTU => link.mtu = ne32(value)?,
+                IFLA_TXQLEN => link.tx_queue_len = ne32(value)?,
+                IFLA_MASTER => link.master = ne32(value),
+                IFLA_LINK => link.peer = ne32(value),
+                IFLA_IFALIAS => link.alias = text(value),
+                IFLA_PROMISCUITY => link.promiscuity = ne32(value)?,
+                IFLA_OPERSTATE => link.running = matches!(value, [IF_OPER_UP | IF_OPER_UNKNOWN]),
+                IFLA_ADDRESS => link.mac = mac_text(value),
+                IFLA_LINKINFO => link.take_info(value),
                 _ => {}
             }
         }
+        Some(link)
     }
+
+    fn take_info(&mut self, info: &[u8]) {
+        self.kind = find(info, IFLA_INFO_KIND).map(text).unwrap_or_default();
+        let Some(data) = find(info, IFLA_INFO_DATA) else { return };
+        match self.kind.as_str() {
+            "bridge" => self.vlan_filtering = find(data, IFLA_BR_VLAN_FILTERING).map(is_on),
+            "vxlan" => self.vxlan = Some(VxlanSettings::decode(data)),
+            _ => {}
+        }
+    }
+}
+
+/// A switch, which is a byte.
+pub(super) fn is_on(value: &[u8]) -> bool {
+    value.first().is_some_and(|on| *on != 0)
 }
 
 fn mac_text(bytes: &[u8]) -> String {

@@ -2,7 +2,8 @@
 //!
 //! `rtnetlink` is asynchronous and leaves three things to its user: text of extended acknowledgements, dumps that were interrupted, and
 //! deadlines. They are added here, on a poll(2) loop instead of a runtime: a plugin lives for milliseconds, and a runtime's threads cost
-//! more than its work (`docs/adr/0001-no-async-runtime.md`). This module is the only place that names `rtnetlink`'s types.
+//! more than its work (`docs/adr/0001-no-async-runtime.md`). Messages are written and read here, too (`message.rs` says why). This module is the
+//! only place that names `rtnetlink`'s types.
 
 use std::fmt;
 use std::io;
@@ -24,6 +25,8 @@ mod path;
 mod route;
 mod solicit;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod vxlan;
 
 pub use address::{AddressState, InterfaceAddress};

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::NetlinkError;
 use super::entry::wire::{GET, RTM_NEWROUTE};
+use super::message::{hops, number};
 use super::tables::{NLMSG_ERROR, Tables, message};
-use crate::nfnetlink::parse;
+use crate::nfnetlink::{ne32, parse};
 
 /// How many requests go in one message: their answers fit the smallest usual receive buffer.
 const CHUNK: usize = 64;
@@ -15,8 +16,6 @@ const AF_INET6: u8 = 10;
 /// What the tables say, and not what was learnt of a destination (`RTM_F_FIB_MATCH`, since Linux 4.13).
 const FIB_MATCH: u32 = 0x2000;
 const RTMSG: usize = 12;
-/// The link in a `struct rtnexthop`.
-const HOP_LINK: std::ops::Range<usize> = 4..8;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_METRICS: u16 = 8;
@@ -73,24 +72,12 @@ fn request(into: &mut Vec<u8>, destination: IpAddr) {
 }
 
 fn decode(payload: &[u8]) -> Option<Path> {
-    let number = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_ne_bytes);
     let mut path = Path::default();
     for (kind, value) in parse(payload.get(RTMSG..)?) {
         match kind {
-            RTA_OIF => path.links.extend(number(value)),
-            RTA_METRICS => {
-                path.mtu = parse(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| number(mtu));
-            }
-            RTA_MULTIPATH => {
-                let mut hops = value;
-                while let Some(length) = hops.first_chunk().copied().map(u16::from_ne_bytes) {
-                    path.links.extend(hops.get(HOP_LINK).and_then(number));
-                    hops = match hops.get(usize::from(length).next_multiple_of(4).max(8)..) {
-                        Some(rest) => rest,
-                        None => break,
-                    };
-                }
-            }
+            RTA_OIF => path.links.extend(ne32(value)),
+            RTA_METRICS => path.mtu = number(value, RTAX_MTU),
+            RTA_MULTIPATH => path.links.extend(hops(value)),
             _ => {}
         }
     }

@@ -5,14 +5,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni::Cidr;
 use netlink_packet_core::NLM_F_CREATE;
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
-    RouteType,
-};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
+use super::message::{Message, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RouteHeader, family, hops, number};
 use super::{Netlink, NetlinkError};
+use crate::nfnetlink::{ip, ne32, parse};
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTAX_MTU: u16 = 2;
+const RTAX_ADVMSS: u16 = 8;
+
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_BOOT: u8 = 3;
+const RTN_UNICAST: u8 = 1;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
 
 /// A route through a link, with the attributes of CNI 1.1.0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +74,7 @@ impl RouteEntry {
 
     /// The table in effect.
     pub fn effective_table(&self) -> u32 {
-        self.table.filter(|table| *table != 0).unwrap_or(u32::from(RouteHeader::RT_TABLE_MAIN))
+        self.table.filter(|table| *table != 0).unwrap_or(u32::from(RT_TABLE_MAIN))
     }
 }
 
@@ -87,132 +101,113 @@ impl fmt::Display for RouteEntry {
 impl Netlink {
     /// Adds a route through a link. One that is there already in every respect is `EEXIST`.
     pub fn add_route(&mut self, index: u32, name: &str, route: &RouteEntry) -> Result<(), NetlinkError> {
-        let message = message(index, route);
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE, || {
-            format!("add route {route} through {name}")
-        })
+        let message = message(RTM_NEWROUTE, index, route);
+        self.change(message, NLM_F_CREATE, || format!("add route {route} through {name}"))
     }
 
     /// Removes a route through a link.
     pub fn delete_route(&mut self, index: u32, name: &str, route: &RouteEntry) -> Result<(), NetlinkError> {
-        let message = message(index, route);
-        self.change(RouteNetlinkMessage::DelRoute(message), 0, || {
-            format!("remove route {route} through {name}")
-        })
+        let message = message(RTM_DELROUTE, index, route);
+        self.change(message, 0, || format!("remove route {route} through {name}"))
     }
 
     /// The unicast routes of a family that go through a link, in all tables.
     pub fn routes(&mut self, index: u32, ipv4: bool) -> Result<Vec<RouteEntry>, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let answers = self.dump(&RouteNetlinkMessage::GetRoute(message), || {
+        let header = RouteHeader { family: family(ipv4), ..RouteHeader::default() };
+        let answers = self.dump(&Message::route(RTM_GETROUTE, header), || {
             format!("list routes through the link with index {index}")
         })?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) if message.header.kind == RouteType::Unicast => {
-                    read(&message, index, ipv4)
-                }
-                _ => None,
-            })
-            .collect())
+        let payloads = answers.iter().filter_map(|answer| answer.answer(RTM_NEWROUTE));
+        Ok(payloads.filter_map(|payload| read(payload, index, ipv4)).collect())
     }
 
     /// The index of the link that packets to an address leave through; `None` if there is no route.
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<u32>, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family =
-            if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-        message.attributes.push(RouteAttribute::Destination(address.into()));
-        let answer =
-            self.get(RouteNetlinkMessage::GetRoute(message), || format!("look up the route to {address}"));
-        match answer {
-            Ok(Some(RouteNetlinkMessage::NewRoute(message))) => {
-                Ok(message.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                }))
-            }
-            Ok(_) => Ok(None),
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let header = RouteHeader { family: family(address.is_ipv4()), prefix, ..RouteHeader::default() };
+        let mut message = Message::route(RTM_GETROUTE, header);
+        message.content.ip(RTA_DST, address);
+        match self.get(message, || format!("look up the route to {address}")) {
+            Ok(answer) => Ok(answer.as_ref().and_then(|answer| {
+                let (_, attributes) = RouteHeader::split(answer.answer(RTM_NEWROUTE)?)?;
+                number(attributes, RTA_OIF)
+            })),
             Err(error) if error.errno() == Some(nix::errno::Errno::ENETUNREACH) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-fn message(index: u32, route: &RouteEntry) -> RouteMessage {
-    let mut message = RouteMessage::default();
+pub(super) fn message(kind: u16, index: u32, route: &RouteEntry) -> Message {
     let table = route.effective_table();
-    message.header.address_family =
-        if route.dst.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    message.header.destination_prefix_length = route.dst.prefix();
-    message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
-    message.header.protocol = RouteProtocol::Boot;
-    message.header.kind = RouteType::Unicast;
-    message.header.scope = match route.scope {
-        Some(scope) => RouteScope::from(scope),
-        // As iproute2: a route without next hop leads to the link itself. (IPv6 knows no scopes.)
-        None if route.gateway.is_none() && route.dst.is_ipv4() => RouteScope::Link,
-        None => RouteScope::Universe,
+    let header = RouteHeader {
+        family: family(route.dst.is_ipv4()),
+        prefix: route.dst.prefix(),
+        // A number that does not fit is in the attribute only.
+        table: u8::try_from(table).unwrap_or_default(),
+        protocol: RTPROT_BOOT,
+        scope: match route.scope {
+            Some(scope) => scope,
+            // As iproute2: a route without next hop leads to the link itself. (IPv6 knows no scopes.)
+            None if route.gateway.is_none() && route.dst.is_ipv4() => RT_SCOPE_LINK,
+            None => RT_SCOPE_UNIVERSE,
+        },
+        kind: RTN_UNICAST,
     };
+    let mut message = Message::route(kind, header);
+    let content = &mut message.content;
     if !route.dst.is_default() {
-        message
-            .attributes
-            .push(RouteAttribute::Destination(RouteAddress::from(route.dst.network().address())));
+        content.ip(RTA_DST, route.dst.network().address());
     }
-    message.attributes.push(RouteAttribute::Oif(index));
-    message.attributes.push(RouteAttribute::Table(table));
-    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
-    message.attributes.extend(route.priority.map(RouteAttribute::Priority));
-    let metrics: Vec<RouteMetric> =
-        route.mtu.map(RouteMetric::Mtu).into_iter().chain(route.advmss.map(RouteMetric::Advmss)).collect();
-    if !metrics.is_empty() {
-        message.attributes.push(RouteAttribute::Metrics(metrics));
+    content.u32(RTA_OIF, index).u32(RTA_TABLE, table);
+    for (kind, address) in [(RTA_GATEWAY, route.gateway), (RTA_PREFSRC, route.source)] {
+        if let Some(address) = address {
+            content.ip(kind, address);
+        }
+    }
+    if let Some(priority) = route.priority {
+        content.u32(RTA_PRIORITY, priority);
+    }
+    if route.mtu.is_some() || route.advmss.is_some() {
+        content.nest_unmarked(RTA_METRICS, |metrics| {
+            for (kind, value) in [(RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)] {
+                if let Some(value) = value {
+                    metrics.u32(kind, value);
+                }
+            }
+        });
     }
     message
 }
 
-pub(super) fn read(message: &RouteMessage, index: u32, ipv4: bool) -> Option<RouteEntry> {
+/// A unicast route through this link.
+pub(super) fn read(payload: &[u8], index: u32, ipv4: bool) -> Option<RouteEntry> {
+    let (header, attributes) = RouteHeader::split(payload)?;
+    if header.kind != RTN_UNICAST {
+        return None;
+    }
     let unspecified: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let mut destination = unspecified;
     let mut through = None;
     let mut route = RouteEntry::new(Cidr::new(unspecified, 0)?, None);
-    route.table = Some(u32::from(message.header.table));
-    route.scope = Some(u8::from(message.header.scope));
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => destination = ip(address)?,
-            RouteAttribute::Gateway(address) => route.gateway = ip(address),
-            RouteAttribute::PrefSource(address) => route.source = ip(address),
-            RouteAttribute::Oif(oif) => through = Some(*oif),
-            RouteAttribute::Table(table) => route.table = Some(*table),
-            RouteAttribute::Priority(priority) => route.priority = Some(*priority),
-            RouteAttribute::MultiPath(hops) => {
-                through = through.or(hops.iter().map(|hop| hop.interface_index).find(|hop| *hop == index));
-            }
-            RouteAttribute::Metrics(metrics) => {
-                for metric in metrics {
-                    match metric {
-                        RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
-                        RouteMetric::Advmss(advmss) => route.advmss = Some(*advmss),
-                        _ => {}
-                    }
-                }
+    route.table = Some(u32::from(header.table));
+    route.scope = Some(header.scope);
+    for (kind, value) in parse(attributes) {
+        match kind {
+            RTA_DST => destination = ip(value)?,
+            RTA_GATEWAY => route.gateway = ip(value),
+            RTA_PREFSRC => route.source = ip(value),
+            RTA_OIF => through = ne32(value),
+            RTA_TABLE => route.table = ne32(value),
+            RTA_PRIORITY => route.priority = ne32(value),
+            RTA_MULTIPATH => through = through.or(hops(value).find(|hop| *hop == index)),
+            RTA_METRICS => {
+                route.mtu = number(value, RTAX_MTU);
+                route.advmss = number(value, RTAX_ADVMSS);
             }
             _ => {}
         }
     }
-    route.dst = Cidr::new(destination, message.header.destination_prefix_length)?;
+    route.dst = Cidr::new(destination, header.prefix)?;
     (through == Some(index)).then_some(route)
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some((*v4).into()),
-        RouteAddress::Inet6(v6) => Some((*v6).into()),
-        _ => None,
-    }
 }

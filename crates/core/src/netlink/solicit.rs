@@ -3,33 +3,27 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::NLM_F_CREATE;
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::message::{Message, RTM_DELNEIGH, RTM_NEWNEIGH, family};
 use super::{Netlink, NetlinkError};
+
+const NDA_DST: u16 = 1;
+const NTF_USE: u8 = 1;
 
 impl Netlink {
     /// Has the kernel ask once, now, who has the address on the link: an ARP request, or a neighbour solicitation. Nobody waits for an answer,
     /// and no entry stays (`NTF_USE`, linux/neighbour.h).
     pub fn solicit(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let mut message = NeighbourMessage::default();
-        message.header.ifindex = index;
-        message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        message.header.state = NeighbourState::None;
-        let destination = match address {
-            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
-            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        let message = |kind, flags| {
+            let mut message = Message::neighbour(kind, family(address.is_ipv4()), index, flags);
+            message.content.ip(NDA_DST, address);
+            message
         };
-        message.attributes.push(NeighbourAttribute::Destination(destination));
-        let entry = message.clone();
-        message.header.flags = NeighbourFlags::Use;
-        self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE, || {
+        self.change(message(RTM_NEWNEIGH, NTF_USE), NLM_F_CREATE, || {
             format!("ask who has {address} on the link with index {index}")
         })?;
         // Without an answer the kernel would ask again, and list an address of its own among its neighbours.
-        self.change(RouteNetlinkMessage::DelNeighbour(entry), 0, || {
+        self.change(message(RTM_DELNEIGH, 0), 0, || {
             format!("forget who has {address} on the link with index {index}")
         })
     }

@@ -4,13 +4,23 @@ use std::net::IpAddr;
 
 use cni::LinkName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
-};
 use serde::{Deserialize, Serialize};
 
+use super::link::{
+    IFLA_EXT_MASK, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, RTEXT_FILTER_SKIP_STATS, is_on, new_link,
+};
+use super::message::{LinkHeader, Message, RTM_GETLINK, RTM_NEWLINK};
 use super::{Link, MacAddress, Netlink, NetlinkError};
+use crate::nfnetlink::{Attributes, be16, ip, ne32, parse};
+
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_GROUP: u16 = 2;
+const IFLA_VXLAN_LINK: u16 = 3;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_GROUP6: u16 = 16;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
 
 /// What makes a VXLAN device the one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -35,58 +45,56 @@ pub struct VxlanSettings {
 }
 
 impl VxlanSettings {
-    pub(super) fn from_attributes(attributes: &[InfoVxlan]) -> Self {
+    /// Reads what a VXLAN device says of itself.
+    pub(super) fn decode(data: &[u8]) -> Self {
         let mut settings = Self::default();
-        for attribute in attributes {
-            match attribute {
-                InfoVxlan::Id(id) => settings.vni = *id,
-                InfoVxlan::Port(port) => settings.port = *port,
-                InfoVxlan::Local(address) => settings.local = Some((*address).into()),
-                InfoVxlan::Local6(address) => settings.local = Some((*address).into()),
-                InfoVxlan::Group(address) => settings.group = Some((*address).into()),
-                InfoVxlan::Group6(address) => settings.group = Some((*address).into()),
-                InfoVxlan::Link(index) if *index != 0 => settings.link = Some(*index),
-                InfoVxlan::Learning(on) => settings.learning = *on,
+        for (kind, value) in parse(data) {
+            match kind {
+                IFLA_VXLAN_ID => settings.vni = ne32(value).unwrap_or_default(),
+                IFLA_VXLAN_PORT => settings.port = be16(value).unwrap_or_default(),
+                IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => settings.local = ip(value),
+                IFLA_VXLAN_GROUP | IFLA_VXLAN_GROUP6 => settings.group = ip(value),
+                IFLA_VXLAN_LINK => settings.link = ne32(value).filter(|index| *index != 0),
+                IFLA_VXLAN_LEARNING => settings.learning = is_on(value),
                 _ => {}
             }
         }
         settings
     }
 
-    fn attributes(&self) -> Vec<InfoVxlan> {
-        let mut data =
-            vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port), InfoVxlan::Learning(self.learning)];
-        data.extend(self.local.map(local));
-        data.extend(self.group.map(|group| match group {
-            IpAddr::V4(v4) => InfoVxlan::Group(v4),
-            IpAddr::V6(v6) => InfoVxlan::Group6(v6),
-        }));
-        data.extend(self.link.map(InfoVxlan::Link));
-        data
+    pub(super) fn write(&self, data: &mut Attributes) {
+        data.u32(IFLA_VXLAN_ID, self.vni);
+        data.bytes(IFLA_VXLAN_PORT, &self.port.to_be_bytes());
+        data.u8(IFLA_VXLAN_LEARNING, self.learning.into());
+        if let Some(address) = self.local {
+            write_local(data, address);
+        }
+        if let Some(group) = self.group {
+            data.ip(if group.is_ipv4() { IFLA_VXLAN_GROUP } else { IFLA_VXLAN_GROUP6 }, group);
+        }
+        if let Some(link) = self.link {
+            data.u32(IFLA_VXLAN_LINK, link);
+        }
     }
 }
 
-fn local(address: IpAddr) -> InfoVxlan {
-    match address {
-        IpAddr::V4(v4) => InfoVxlan::Local(v4),
-        IpAddr::V6(v6) => InfoVxlan::Local6(v6),
-    }
+pub(super) fn write_local(data: &mut Attributes, address: IpAddr) {
+    data.ip(if address.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 }, address);
+}
+
+/// Appends what only a VXLAN device has.
+pub(super) fn write_info(message: &mut Message, data: impl FnOnce(&mut Attributes)) {
+    message.content.nest_unmarked(IFLA_LINKINFO, |info| {
+        info.string(IFLA_INFO_KIND, "vxlan").nest_unmarked(IFLA_INFO_DATA, data);
+    });
 }
 
 impl Netlink {
     /// All VXLAN devices.
     pub fn vxlans(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan)]));
-        let request = RouteNetlinkMessage::GetLink(message);
-        let answers = self.dump_loosely(&request, || "list VXLAN devices".to_owned())?;
-        let links = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
-            _ => None,
-        });
+        let answers = self.dump_loosely(&list(), || "list VXLAN devices".to_owned())?;
         // A kernel that does not know the filter sends all links.
-        Ok(links.filter(|link| link.vxlan.is_some()).collect())
+        Ok(answers.iter().filter_map(Link::of).filter(|link| link.vxlan.is_some()).collect())
     }
 
     /// Makes a VXLAN device, down. The hardware address and the MTU are given at once: a service that gives new links persistent addresses
@@ -98,12 +106,9 @@ impl Netlink {
         mac: MacAddress,
         mtu: u32,
     ) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-        message.attributes.push(info(settings.attributes()));
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, || {
+        let mut message = new_link(name, Some(mac), Some(mtu));
+        write_info(&mut message, |data| settings.write(data));
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create VXLAN device {name} (VNI {}, UDP port {})", settings.vni, settings.port)
         })
     }
@@ -115,15 +120,18 @@ impl Netlink {
         name: &LinkName,
         address: IpAddr,
     ) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(info(vec![local(address)]));
-        self.change(RouteNetlinkMessage::NewLink(message), 0, || {
-            format!("give the tunnels of {name} the source address {address}")
-        })
+        let mut message = Message::link(RTM_NEWLINK, LinkHeader { index, ..LinkHeader::default() });
+        write_info(&mut message, |data| write_local(data, address));
+        self.change(message, 0, || format!("give the tunnels of {name} the source address {address}"))
     }
 }
 
-fn info(data: Vec<InfoVxlan>) -> LinkAttribute {
-    LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))])
+/// The request for all VXLAN devices.
+pub(super) fn list() -> Message {
+    let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+    message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    message.content.nest_unmarked(IFLA_LINKINFO, |info| {
+        info.string(IFLA_INFO_KIND, "vxlan");
+    });
+    message
 }

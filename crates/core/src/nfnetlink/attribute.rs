@@ -1,5 +1,7 @@
 //! Netlink attributes: a 16-bit length, a 16-bit type, the payload, padded to four bytes; nested at will.
 
+use std::net::IpAddr;
+
 /// Set by the sender on an attribute that contains attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
 /// What remains of the type field when the two flag bits are taken off (`NLA_TYPE_MASK`).
@@ -35,13 +37,29 @@ impl Attributes {
         self.close(start)
     }
 
-    /// Adds a string with the terminating NUL that `NLA_STRING` users in netfilter send.
+    /// Adds a string with the terminating NUL that users of netfilter and rtnetlink send.
     pub(crate) fn string(&mut self, kind: u16, text: &str) -> &mut Self {
         self.unencodable |= text.contains('\0');
         let start = self.open(kind);
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.push(0);
         self.close(start)
+    }
+
+    pub(crate) fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
+        self.bytes(kind, &[value])
+    }
+
+    /// A number as rtnetlink has it, in this machine's order.
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    pub(crate) fn ip(&mut self, kind: u16, address: IpAddr) -> &mut Self {
+        match address {
+            IpAddr::V4(v4) => self.bytes(kind, &v4.octets()),
+            IpAddr::V6(v6) => self.bytes(kind, &v6.octets()),
+        }
     }
 
     pub(crate) fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
@@ -54,7 +72,12 @@ impl Attributes {
 
     /// Adds an attribute that contains the attributes which `fill` adds.
     pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        let start = self.open(kind | NESTED);
+        self.nest_unmarked(kind | NESTED, fill)
+    }
+
+    /// The same without the flag, which rtnetlink does not ask for in what is older than the flag.
+    pub(crate) fn nest_unmarked(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
+        let start = self.open(kind);
         fill(self);
         self.close(start)
     }
@@ -107,6 +130,20 @@ pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     parse(bytes).find(|(found, _)| *found == kind).map(|(_, payload)| payload)
 }
 
+/// A number as rtnetlink has it, in this machine's order.
+pub(crate) fn ne32(payload: &[u8]) -> Option<u32> {
+    payload.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// An address; its length says of which family.
+pub(crate) fn ip(payload: &[u8]) -> Option<IpAddr> {
+    match payload.len() {
+        4 => <[u8; 4]>::try_from(payload).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(payload).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
 pub(crate) fn be16(payload: &[u8]) -> Option<u16> {
     payload.try_into().ok().map(u16::from_be_bytes)
 }
@@ -119,7 +156,7 @@ pub(crate) fn be64(payload: &[u8]) -> Option<u64> {
     payload.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// A string attribute, with or without its terminating NUL. Names in netfilter are bytes; what is not UTF-8 is shown as such.
+/// A string attribute, with or without its terminating NUL. Names are bytes to the kernel; what is not UTF-8 is shown as such.
 pub(crate) fn text(payload: &[u8]) -> String {
     let end = payload.iter().position(|byte| *byte == 0).unwrap_or(payload.len());
     String::from_utf8_lossy(&payload[..end]).into_owned()

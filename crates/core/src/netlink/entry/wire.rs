@@ -9,7 +9,7 @@ use cni::Cidr;
 
 use super::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, NexthopKind, PrefixRoute, Way};
 use crate::netlink::MacAddress;
-use crate::nfnetlink::parse;
+use crate::nfnetlink::{ip, ne32, parse};
 
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
@@ -121,18 +121,6 @@ fn number(into: &mut Vec<u8>, kind: u16, value: u32) {
     attribute(into, kind, &value.to_ne_bytes());
 }
 
-fn address(payload: &[u8]) -> Option<IpAddr> {
-    match payload.len() {
-        4 => <[u8; 4]>::try_from(payload).ok().map(|bytes| Ipv4Addr::from(bytes).into()),
-        16 => <[u8; 16]>::try_from(payload).ok().map(|bytes| Ipv6Addr::from(bytes).into()),
-        _ => None,
-    }
-}
-
-fn u32_of(payload: &[u8]) -> Option<u32> {
-    payload.try_into().ok().map(u32::from_ne_bytes)
-}
-
 /// `struct ndmsg`.
 fn neighbour_header(into: &mut Vec<u8>, family: u8, link: u32, state: u16, flags: u8) {
     into.extend_from_slice(&[family, 0, 0, 0]);
@@ -151,7 +139,7 @@ struct Heard<'a> {
 
 fn heard(payload: &[u8]) -> Option<Heard<'_>> {
     Some(Heard {
-        link: u32_of(payload.get(4..8)?)?,
+        link: ne32(payload.get(4..8)?)?,
         state: payload.get(8..10)?.try_into().ok().map(u16::from_ne_bytes)?,
         flags: *payload.get(10)?,
         attributes: payload.get(NDMSG..)?,
@@ -185,7 +173,7 @@ impl Neighbour {
         let mut protocol = 0;
         for (kind, value) in parse(heard.attributes) {
             match kind {
-                NDA_DST => destination = address(value),
+                NDA_DST => destination = ip(value),
                 NDA_LLADDR => mac = value.try_into().ok().map(MacAddress),
                 NDA_PROTOCOL => protocol = value.first().copied().unwrap_or_default(),
                 _ => {}
@@ -228,8 +216,8 @@ impl Fdb {
         for (kind, value) in parse(heard.attributes) {
             match kind {
                 NDA_LLADDR => mac = value.try_into().ok().map(MacAddress),
-                NDA_DST => target = address(value).map(FdbTarget::Vtep),
-                NDA_NH_ID => target = u32_of(value).map(FdbTarget::Nexthops),
+                NDA_DST => target = ip(value).map(FdbTarget::Vtep),
+                NDA_NH_ID => target = ne32(value).map(FdbTarget::Nexthops),
                 NDA_MASTER => master = true,
                 _ => {}
             }
@@ -305,13 +293,12 @@ impl Nexthop {
         let (mut id, mut link, mut gateway, mut fdb, mut group) = (None, None, None, false, None);
         for (kind, value) in parse(payload.get(NHMSG..)?) {
             match kind {
-                NHA_ID => id = u32_of(value),
-                NHA_OIF => link = u32_of(value),
-                NHA_GATEWAY => gateway = address(value),
+                NHA_ID => id = ne32(value),
+                NHA_OIF => link = ne32(value),
+                NHA_GATEWAY => gateway = ip(value),
                 NHA_FDB => fdb = true,
                 NHA_GROUP => {
-                    group =
-                        Some(value.chunks_exact(8).filter_map(|m| u32_of(m.get(..4)?)).collect::<Vec<_>>());
+                    group = Some(value.chunks_exact(8).filter_map(|m| ne32(m.get(..4)?)).collect::<Vec<_>>());
                 }
                 _ => {}
             }
@@ -368,11 +355,11 @@ impl PrefixRoute {
         let (mut link, mut gateway, mut nexthop) = (None, None, None);
         for (attribute, value) in parse(payload.get(RTMSG..)?) {
             match attribute {
-                RTA_DST => destination = address(value)?,
-                RTA_OIF => link = u32_of(value),
-                RTA_GATEWAY => gateway = address(value),
-                RTA_PRIORITY => metric = u32_of(value)?,
-                RTA_NH_ID => nexthop = u32_of(value),
+                RTA_DST => destination = ip(value)?,
+                RTA_OIF => link = ne32(value),
+                RTA_GATEWAY => gateway = ip(value),
+                RTA_PRIORITY => metric = ne32(value)?,
+                RTA_NH_ID => nexthop = ne32(value),
                 _ => {}
             }
         }
