@@ -13,6 +13,7 @@ mod listed;
 use std::path::PathBuf;
 
 use cni::{AddResult, Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, Verb};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -20,7 +21,7 @@ use crate::host::Host;
 use crate::netns::NetnsId;
 use crate::owner::Owner;
 use crate::privilege;
-use crate::resource::{Lease, Lifecycle, Resource, remove_registered};
+use crate::resource::{Lease, Lifecycle, Resources, Role, remove_registered};
 use crate::shared::Shared;
 use crate::state::{self, LockedFile, StateError};
 
@@ -40,15 +41,15 @@ struct Header {
 }
 
 /// What a record says.
-#[derive(Debug, Default)]
-struct Record {
+#[derive(Debug)]
+struct Record<R> {
     netns: Option<NetnsId>,
-    resources: Vec<Resource>,
+    resources: Vec<R>,
     /// Something in it can't be read: there may be more than `resources`.
     damaged: bool,
 }
 
-impl Record {
+impl<R: DeserializeOwned> Record<R> {
     /// Reads as much as was written; `None` without a header.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
@@ -68,6 +69,11 @@ impl Record {
     }
 }
 
+/// Resources as what can be done with them.
+fn kinds<R: Resources>(resources: &[R]) -> Vec<&dyn Lifecycle> {
+    resources.iter().map(Resources::kind).collect()
+}
+
 /// Where the records of a plugin's attachments to a network are, in a directory for each container.
 fn directory(network: &NetworkName, plugin: &str) -> PathBuf {
     state::path(["attachments", network.as_str(), plugin])
@@ -85,23 +91,23 @@ fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
 
 /// An attachment that is being made.
 #[derive(Debug)]
-pub struct Building<'h, 'r> {
+pub struct Building<'h, 'r, R> {
     host: &'h mut Host<'r>,
     log: LockedFile,
-    made: Vec<Resource>,
+    made: Vec<R>,
 }
 
-impl<'r> Building<'_, 'r> {
+impl<'r, R: Resources> Building<'_, 'r, R> {
     /// The host.
     pub fn host(&mut self) -> &mut Host<'r> {
         self.host
     }
 
     /// Writes resources down, then makes them, in order. The first that fails ends it.
-    pub fn ensure(&mut self, mut resources: Vec<Resource>) -> Result<(), Failure> {
+    pub fn ensure(&mut self, mut resources: Vec<R>) -> Result<(), Failure> {
         self.write_down(&mut resources)?;
         for resource in resources {
-            let outcome = resource.ensure(self.host);
+            let outcome = resource.kind().ensure(self.host);
             // What is somebody else's was not made here, not even in part, and is not to be removed.
             if !matches!(outcome, Err(Error::Exists { .. })) {
                 self.made.push(resource);
@@ -114,7 +120,7 @@ impl<'r> Building<'_, 'r> {
     /// Writes a resource down, then has `make` make it: for what takes more to be made than the record says.
     pub fn ensure_by(
         &mut self,
-        resource: Resource,
+        resource: R,
         make: impl FnOnce(&Host<'r>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut resources = [resource];
@@ -123,19 +129,22 @@ impl<'r> Building<'_, 'r> {
         make(self.host)
     }
 
-    fn write_down(&mut self, resources: &mut [Resource]) -> Result<(), Failure> {
+    fn write_down(&mut self, resources: &mut [R]) -> Result<(), Failure> {
         let mut lines = Vec::new();
         for resource in resources {
-            resource.observe(self.host)?;
+            resource.kind_mut().observe(self.host)?;
             lines.extend(line(resource)?);
         }
         Ok(self.log.append(&lines)?)
     }
 
     /// Writes a lease down, then runs the IPAM plugin.
-    pub fn lease(&mut self, kind: &str) -> Result<cni::AddResult, Failure> {
+    pub fn lease(&mut self, kind: &str) -> Result<cni::AddResult, Failure>
+    where
+        R: From<Lease>,
+    {
         let delegate = self.host.request().delegate(kind)?;
-        self.ensure(vec![Resource::Lease(Lease { kind: kind.to_owned() })])?;
+        self.ensure(vec![Lease { kind: kind.to_owned() }.into()])?;
         match delegate.start(Verb::Add) {
             Ok(running) => running.add_result(),
             Err(failure) => {
@@ -150,10 +159,29 @@ impl<'r> Building<'_, 'r> {
 /// ADD: makes an attachment. If `build` fails, everything it has made is removed again, in reverse, and its error is returned.
 ///
 /// What an earlier ADD for the same attachment left (one that was killed, or whose container died without a DEL) is removed first.
-pub fn add<'r, T>(
+pub fn add<'r, R: Resources, T>(
     host: &mut Host<'r>,
-    build: impl FnOnce(&mut Building<'_, 'r>) -> Result<T, Failure>,
+    build: impl FnOnce(&mut Building<'_, 'r, R>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let log = begin(host, |host, content| match Record::<R>::parse(content) {
+        Some(earlier) => Failure::join(remove(host, earlier.netns, &kinds(&earlier.resources))),
+        None => Ok(()),
+    })?;
+    let mut building = Building { host, log, made: Vec::new() };
+    match build(&mut building) {
+        Ok(result) => Ok(result),
+        Err(failure) => {
+            let Building { host, log, made } = building;
+            Err(undo(host, log, &kinds(&made), failure))
+        }
+    }
+}
+
+/// Opens the record and has `clear` remove what is in it, then writes whose it is.
+fn begin(
+    host: &mut Host<'_>,
+    clear: impl FnOnce(&mut Host<'_>, &[u8]) -> Result<(), Failure>,
+) -> Result<LockedFile, Failure> {
     let mut log = LockedFile::create(&path(host.owner(), host.plugin()))?;
     let content = match log.read() {
         Err(error) if log.is_empty() => {
@@ -163,9 +191,7 @@ pub fn add<'r, T>(
         }
         other => other?,
     };
-    if let Some(earlier) = Record::parse(&content) {
-        Failure::join(remove(host, &earlier))?;
-    }
+    clear(host, &content)?;
     let header = Header {
         format: FORMAT,
         owner: host.owner().clone(),
@@ -178,43 +204,41 @@ pub fn add<'r, T>(
         log.remove()?;
         return Err(error.into());
     }
-    let mut building = Building { host, log, made: Vec::new() };
-    match build(&mut building) {
-        Ok(result) => Ok(result),
-        Err(failure) => {
-            let Building { host, log, made } = building;
-            let record = Record { netns: host.netns_id(), resources: made, damaged: false };
-            let mut leftovers = remove(host, &record);
-            if leftovers.is_empty() {
-                leftovers.extend(log.remove().err().map(Failure::from));
-            }
-            Err(leftovers.iter().fold(privilege::explain(failure), |failure, leftover| {
-                failure.detail(format!("and cleaning up failed: {}", leftover.message()))
-            }))
-        }
+    Ok(log)
+}
+
+/// Removes what an ADD has made that failed.
+fn undo(host: &mut Host<'_>, log: LockedFile, made: &[&dyn Lifecycle], failure: Failure) -> Failure {
+    let mut leftovers = remove(host, host.netns_id(), made);
+    if leftovers.is_empty() {
+        leftovers.extend(log.remove().err().map(Failure::from));
     }
+    leftovers.iter().fold(privilege::explain(failure), |failure, leftover| {
+        failure.detail(format!("and cleaning up failed: {}", leftover.message()))
+    })
 }
 
 /// DEL: removes an attachment, past errors. `unrecorded` removes what can be found where there is no record: the attachment was made by
 /// the Go suite, or the record is lost or damaged.
-pub fn del(
+pub fn del<R: Resources>(
     host: &mut Host<'_>,
     unrecorded: impl FnOnce(&mut Host<'_>) -> Vec<Failure>,
 ) -> Result<(), Failure> {
     let path = path(host.owner(), host.plugin());
     let Some(mut log) = LockedFile::open(&path)? else {
         let mut failures = unrecorded(host);
-        failures.extend(registered(host));
+        failures.extend(registered::<R>(host));
         // Of a call that was killed, when it had no record yet or none any more.
         path.parent().map(state::prune);
         return Failure::join(failures);
     };
-    let record = Record::parse(&log.read()?);
+    let record = Record::<R>::parse(&log.read()?);
     let damaged = record.as_ref().is_none_or(|record| record.damaged);
-    let mut failures = record.map(|record| remove(host, &record)).unwrap_or_default();
+    let mut failures =
+        record.map(|record| remove(host, record.netns, &kinds(&record.resources))).unwrap_or_default();
     if damaged {
         failures.extend(unrecorded(host));
-        failures.extend(registered(host));
+        failures.extend(registered::<R>(host));
     }
     if failures.is_empty() {
         log.remove()?;
@@ -223,26 +247,26 @@ pub fn del(
 }
 
 /// Removes what the attachment is entered for in registers of shared objects.
-fn registered(host: &mut Host<'_>) -> Vec<Failure> {
-    remove_registered(host).into_iter().map(Failure::from).collect()
+fn registered<R: Resources>(host: &mut Host<'_>) -> Vec<Failure> {
+    remove_registered::<R>(host).into_iter().map(Failure::from).collect()
 }
 
 /// CHECK: verifies what the record says ADD made; where there is no record, what `expected` derives from configuration and prevResult.
-pub fn check(
+pub fn check<R: Resources>(
     host: &mut Host<'_>,
-    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
+    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<R>, Failure>,
 ) -> Result<(), Failure> {
     let resources = made(host, expected)?;
-    verify(host, &resources)
+    verify(host, &kinds(&resources))
 }
 
 /// What ADD made: what the record says, else what is expected.
-fn made(
+fn made<R: Resources>(
     host: &mut Host<'_>,
-    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
-) -> Result<Vec<Resource>, Failure> {
+    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<R>, Failure>,
+) -> Result<Vec<R>, Failure> {
     let record = match LockedFile::open(&path(host.owner(), host.plugin()))? {
-        Some(mut log) => Record::parse(&log.read()?).filter(|record| !record.damaged),
+        Some(mut log) => Record::<R>::parse(&log.read()?).filter(|record| !record.damaged),
         None => None,
     };
     match record {
@@ -259,17 +283,17 @@ fn made(
 
 /// Verifies leases beside everything else: an IPAM plugin takes about as long to start as the rest of a CHECK to be done. It is ended if
 /// there is an error already; nobody changes anything in a CHECK.
-fn verify(host: &mut Host<'_>, resources: &[Resource]) -> Result<(), Failure> {
+fn verify(host: &mut Host<'_>, resources: &[&dyn Lifecycle]) -> Result<(), Failure> {
     let request = host.request();
     let mut delegates = Vec::new();
     for resource in resources {
-        if let Resource::Lease(lease) = resource {
+        if let Role::Lease(lease) = resource.role() {
             delegates.push(request.delegate(&lease.kind)?);
         }
     }
     let running: Result<Vec<_>, _> = delegates.iter().map(|delegate| delegate.start(Verb::Check)).collect();
     let running = running?;
-    for resource in resources.iter().filter(|resource| !matches!(resource, Resource::Lease(_))) {
+    for resource in resources.iter().filter(|resource| !matches!(resource.role(), Role::Lease(_))) {
         resource.verify(host)?;
     }
     for delegate in running {
@@ -280,20 +304,22 @@ fn verify(host: &mut Host<'_>, resources: &[Resource]) -> Result<(), Failure> {
 
 /// CHECK against prevResult too: its interface is in this container, what it does not list any more is not asked for, and what was made for
 /// an address is asked for that address.
-pub fn check_listed(
+pub fn check_listed<R: Resources>(
     host: &mut Host<'_>,
     previous: &AddResult,
-    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<Resource>, Failure>,
+    expected: impl FnOnce(&mut Host<'_>) -> Result<Vec<R>, Failure>,
 ) -> Result<(), Failure> {
     listed::same_container(host, previous)?;
     let mut resources = made(host, expected)?;
-    listed::select(&mut resources, previous)?;
-    verify(host, &resources)
+    for resource in &mut resources {
+        resource.kind_mut().heed(previous)?;
+    }
+    verify(host, &kinds(&resources))
 }
 
 /// GC: removes every attachment of a network and a plugin that is not listed, past errors: those with a record, and those that only a
 /// register of shared objects remembers.
-pub fn gc(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
+pub fn gc<R: Resources>(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
     let mut failures = Vec::new();
     let (network, plugin) = (collection.network(), collection.plugin());
     match recorded(network, plugin) {
@@ -301,7 +327,7 @@ pub fn gc(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
             for attachment in attachments.into_iter().filter(|attachment| !collection.lists(attachment)) {
                 let call = request.for_attachment(&attachment);
                 let mut host = Host::for_removal(&call, &attachment, plugin, None);
-                failures.extend(del(&mut host, |_| Vec::new()).err());
+                failures.extend(del::<R>(&mut host, |_| Vec::new()).err());
             }
         }
         Err(error) => failures.push(error.into()),
@@ -314,7 +340,7 @@ pub fn gc(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
                         Attachment { container_id: owner.container_id.clone(), ifname: owner.ifname.clone() };
                     let call = request.for_attachment(&attachment);
                     let mut host = Host::for_removal(&call, &attachment, plugin, None);
-                    Failure::join(registered(&mut host))
+                    Failure::join(registered::<R>(&mut host))
                 };
                 failures.extend(collection.if_unrecorded(&owner, work).err());
             }
@@ -347,7 +373,7 @@ fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, Stat
 
 /// What the same plugin made for other interfaces of the same container, in whatever network: a setting of the whole namespace is theirs
 /// too. Records that cannot be read say nothing.
-pub(crate) fn siblings(host: &Host<'_>) -> Vec<Resource> {
+pub(crate) fn siblings<R: DeserializeOwned>(host: &Host<'_>) -> Vec<R> {
     let own = path(host.owner(), host.plugin());
     let networks = state::path(["attachments"]);
     let container = [host.plugin(), host.owner().container_id.as_str()];
@@ -357,7 +383,7 @@ pub(crate) fn siblings(host: &Host<'_>) -> Vec<Resource> {
         for ifname in state::names(&directory).unwrap_or_default() {
             let path = directory.join(ifname);
             let record = (path != own).then(|| std::fs::read(&path).ok()).flatten();
-            let record = record.and_then(|bytes| Record::parse(&bytes));
+            let record = record.and_then(|bytes| Record::<R>::parse(&bytes));
             // Of a namespace that the container had before, nothing is left.
             let record = record.filter(|record| record.netns.is_some() && record.netns == host.netns_id());
             resources.extend(record.into_iter().flat_map(|record| record.resources));
@@ -371,37 +397,33 @@ pub(crate) fn siblings(host: &Host<'_>) -> Vec<Resource> {
 /// A transaction with deletions waits until what the plugin before this one has deleted is freed, a grace period; so does the deletion of a
 /// link. The first wait goes by during the second. And an address may be given to somebody else as soon as its lease is gone, so nothing may
 /// use it any more.
-fn remove(host: &mut Host<'_>, record: &Record) -> Vec<Failure> {
+fn remove(host: &mut Host<'_>, netns: Option<NetnsId>, resources: &[&dyn Lifecycle]) -> Vec<Failure> {
     let work = |host: &mut Host<'_>| {
         let (mut objects, mut entries, mut leases) = (Vec::new(), Vec::new(), Vec::new());
-        for resource in record.resources.iter().rev() {
-            match resource {
-                Resource::Rules(_) => entries.push(resource),
-                Resource::Lease(_) => leases.push(resource),
+        for resource in resources.iter().rev() {
+            match resource.role() {
+                Role::Entries => entries.push(resource),
+                Role::Lease(_) => leases.push(resource),
                 _ => objects.push(resource),
             }
         }
         let mut failures = Vec::new();
         let mut plugged_in = false;
         for resource in objects.into_iter().chain(entries).chain(leases) {
-            if plugged_in && matches!(resource, Resource::Bridge(_) | Resource::Tunnel(_)) {
+            if plugged_in && matches!(resource.role(), Role::Shared) {
                 // With a port that is not gone, it would be taken for one that somebody else uses, and be forgotten. The record stays, so
                 // the next DEL comes to it.
                 continue;
             }
             if let Err(error) = resource.remove(host) {
-                plugged_in |= matches!(resource, Resource::VethPair(_));
+                plugged_in |= matches!(resource.role(), Role::Port);
                 failures.push(Failure::from(error));
             }
         }
         failures
     };
     // A path that names another namespace now (PID reuse) is not the container this record is about.
-    if record.netns.is_some() && record.netns != host.netns_id() {
-        host.without_container(work)
-    } else {
-        work(host)
-    }
+    if netns.is_some() && netns != host.netns_id() { host.without_container(work) } else { work(host) }
 }
 
 #[cfg(test)]

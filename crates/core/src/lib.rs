@@ -1,8 +1,11 @@
 //! Container networking on Linux: namespaces, links, addresses, routes, firewall, sysctl, and attachments as data.
 //!
-//! A plugin turns its configuration into a list of [`resource::Resource`]s; [`attachment`] writes the list down, makes it so, verifies
+//! A plugin turns its configuration into a list of resources ([`resources!`] names the kinds it makes); [`attachment`] writes the list down, makes it so, verifies
 //! it and removes it. See `ARCHITECTURE.md` for the map.
 #![deny(unsafe_code)]
+
+// What `resources!` expands to is the same here as in a plugin.
+extern crate self as ferrule_core;
 
 pub mod announce;
 pub mod attachment;
@@ -30,3 +33,5 @@ pub mod sysctl;
 pub use error::Error;
 pub use host::Host;
 pub use owner::Owner;
+#[doc(hidden)]
+pub use serde; // for what `resources!` derives

@@ -4,9 +4,17 @@ use super::{FORMAT, Header, Record, line, path};
 use crate::owner::Owner;
 use crate::state::ROOT;
 
+crate::resources! {
+    /// All there are.
+    enum Resource {
+        Tunnel, Bridge, VethPair, BridgePort, OverlayPort, VlanGateway, Gateway, Interface, Forwarding, LocalRouting, Lease, Rules, Backup,
+        Setting, SysctlSetting,
+    }
+}
+
 /// Whatever a record says, what was read of it can be written and read again, and a shorter one says less, not something else.
 pub fn record(bytes: &[u8]) {
-    let Some(record) = Record::parse(bytes) else { return };
+    let Some(record) = Record::<Resource>::parse(bytes) else { return };
     let first = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
     let header: Header = serde_json::from_slice(first).expect("it was read just now");
     assert_eq!(header.format, FORMAT);
@@ -16,12 +24,12 @@ pub fn record(bytes: &[u8]) {
     for resource in &record.resources {
         written.extend(line(resource).expect("a resource has a text"));
     }
-    let again = Record::parse(&written).expect("what was written is a record");
+    let again = Record::<Resource>::parse(&written).expect("what was written is a record");
     assert!(!again.damaged && again.netns == record.netns);
     assert_eq!(again.resources, record.resources, "written and read");
 
     // A process may have been killed anywhere. The middle stands for all places: the input chooses its length.
-    if let Some(half) = Record::parse(&bytes[..bytes.len().midpoint(first.len())]) {
+    if let Some(half) = Record::<Resource>::parse(&bytes[..bytes.len().midpoint(first.len())]) {
         assert!(
             record.resources.starts_with(&half.resources),
             "{:?} of {:?}",

@@ -1,5 +1,9 @@
 use super::*;
 
+crate::resources! {
+    enum Resource { VethPair, Lease }
+}
+
 const HEADER: &str =
     r#"{"format":1,"owner":{"network":"n","containerId":"c","ifname":"eth0"},"plugin":"bridge"}"#;
 const LEASE: &str = r#"{"resource":"lease","kind":"host-local"}"#;
@@ -7,32 +11,32 @@ const LEASE: &str = r#"{"resource":"lease","kind":"host-local"}"#;
 #[test]
 fn a_record_cut_short_keeps_its_whole_lines() {
     let text = format!("{HEADER}\n{LEASE}\n{}", &LEASE[..20]);
-    let record = Record::parse(text.as_bytes()).unwrap();
+    let record = Record::<Resource>::parse(text.as_bytes()).unwrap();
     assert_eq!(record.resources, [Resource::Lease(Lease { kind: "host-local".to_owned() })]);
     assert!(record.damaged, "what the half line names may have been made");
-    let whole = Record::parse(format!("{HEADER}\n{LEASE}\n").as_bytes()).unwrap();
+    let whole = Record::<Resource>::parse(format!("{HEADER}\n{LEASE}\n").as_bytes()).unwrap();
     assert_eq!((whole.resources.len(), whole.damaged), (1, false));
 }
 
 #[test]
 fn a_line_that_is_damaged_does_not_hide_those_after_it() {
     let text = format!("{HEADER}\n{{\"resource\":\"teleport\"}}\n{LEASE}\n");
-    let record = Record::parse(text.as_bytes()).unwrap();
+    let record = Record::<Resource>::parse(text.as_bytes()).unwrap();
     assert_eq!((record.resources.len(), record.damaged), (1, true));
 }
 
 #[test]
 fn a_record_without_a_whole_header_is_none() {
-    assert!(Record::parse(b"").is_none());
+    assert!(Record::<Resource>::parse(b"").is_none());
     assert!(
-        Record::parse(HEADER.as_bytes()).is_none(),
+        Record::<Resource>::parse(HEADER.as_bytes()).is_none(),
         "the line end is missing, so the line may be incomplete"
     );
-    assert!(Record::parse(b"garbage\n").is_none());
+    assert!(Record::<Resource>::parse(b"garbage\n").is_none());
 }
 
 #[test]
 fn a_record_of_a_later_format_is_not_guessed_at() {
     let text = format!("{}\n{LEASE}\n", HEADER.replace("\"format\":1", "\"format\":2"));
-    assert!(Record::parse(text.as_bytes()).is_none());
+    assert!(Record::<Resource>::parse(text.as_bytes()).is_none());
 }

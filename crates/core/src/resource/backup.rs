@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cni::{LinkName, json};
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, LinkProperty, Resource, Setting, container_link};
+use super::{Lifecycle, LinkProperty, Setting, container_link};
 use crate::error::Error;
 use crate::host::Host;
 use crate::owner::Owner;
@@ -90,7 +90,7 @@ fn path(directory: &Path, owner: &Owner) -> PathBuf {
 impl Backup {
     /// What is to be removed, in reverse, to restore what a file of this owner says; nothing where there is none. A file that can't be
     /// read says nothing, and is to be removed too.
-    pub fn find(directory: &Path, host: &Host<'_>) -> Vec<Resource> {
+    pub fn find<R: From<Self> + From<Setting>>(directory: &Path, host: &Host<'_>) -> Vec<R> {
         // In a directory that others can write, it may be a link, or something that never ends.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
@@ -106,7 +106,7 @@ impl Backup {
         let settings = properties.iter().map(|property| {
             Setting { link: link.clone(), wanted: *property, before: Some(*property) }.into()
         });
-        let mut resources: Vec<Resource> = settings.collect();
+        let mut resources: Vec<R> = settings.collect();
         resources.insert(0, Self { directory: directory.to_owned(), link, properties }.into());
         resources
     }

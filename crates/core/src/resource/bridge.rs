@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_link, is_shared, mark_shared, same};
+use super::{Lifecycle, Role, host_link, is_shared, mark_shared, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{BridgeSettings, Link, LinkChange, MacAddress, Netlink, PortSettings, VlanRange};
@@ -67,7 +67,7 @@ impl Bridge {
         Shared::new(Self::REGISTER, self.name.as_str())
     }
 
-    pub(super) const REGISTER: &str = "bridge";
+    const REGISTER: &str = "bridge";
 
     fn find(&self, host: &mut Host<'_>) -> Result<Option<Link>, Error> {
         let Some(link) = host.netlink()?.link(self.name.as_str())? else { return Ok(None) };
@@ -230,6 +230,18 @@ impl Lifecycle for Bridge {
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.shared().release(&host.user(), |note: Option<Origin>| self.dispose(host.netlink()?, note))
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        LinkName::new(name).ok().map(Self::new)
+    }
+
+    fn role(&self) -> Role<'_> {
+        Role::Shared
     }
 }
 

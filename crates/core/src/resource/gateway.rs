@@ -44,21 +44,10 @@ struct Replaced {
 }
 
 impl Gateway {
-    pub(super) const REGISTER: &str = "gateway";
+    const REGISTER: &str = "gateway";
 
     fn shared(&self) -> Shared {
         Shared::new(Self::REGISTER, &format!("{} {}", self.link, self.address))
-    }
-
-    /// The gateway that a register is named after.
-    pub(super) fn of_register(name: &str) -> Option<Self> {
-        let (link, address) = name.split_once(' ')?;
-        Some(Self {
-            link: LinkName::new(link).ok()?,
-            address: address.parse().ok()?,
-            force: false,
-            beside: false,
-        })
     }
 
     /// The rule of the Go suite: of IPv4 one address only, of IPv6 none whose subnet overlaps.
@@ -157,6 +146,20 @@ impl Lifecycle for Gateway {
         self.shared().release(&host.user(), |note: Option<Added>| match note {
             Some(added) => self.dispose(host, &added),
             None => Ok(()),
+        })
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        let (link, address) = name.split_once(' ')?;
+        Some(Self {
+            link: LinkName::new(link).ok()?,
+            address: address.parse().ok()?,
+            force: false,
+            beside: false,
         })
     }
 }

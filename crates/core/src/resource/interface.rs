@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use cni::{Cidr, LinkName};
+use cni::{AddResult, Cidr, LinkName};
 use serde::{Deserialize, Serialize};
 
 use super::{Lifecycle, container_link, same};
@@ -158,6 +158,13 @@ impl Lifecycle for Interface {
     }
 
     fn remove(&self, _: &mut Host<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Routes may have been taken away.
+    fn heed(&mut self, previous: &AddResult) -> Result<(), Error> {
+        let listed = |dst| previous.routes.iter().any(|route| route.dst.network() == dst);
+        self.routes.retain(|route| listed(route.dst));
         Ok(())
     }
 }

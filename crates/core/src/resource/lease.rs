@@ -3,7 +3,7 @@
 use cni::{Attachment, Verb};
 use serde::{Deserialize, Serialize};
 
-use super::Lifecycle;
+use super::{Lifecycle, Role};
 use crate::error::Error;
 use crate::host::Host;
 
@@ -32,5 +32,9 @@ impl Lifecycle for Lease {
         // In a GC the call's environment names no attachment, so it is given here; in a DEL this changes nothing.
         let request = host.request().for_attachment(&attachment);
         Ok(request.delegate(&self.kind)?.call(Verb::Del)?)
+    }
+
+    fn role(&self) -> Role<'_> {
+        Role::Lease(self)
     }
 }

@@ -3,8 +3,11 @@
 //! Each is small data that can be written down, and knows how to make sure of itself, verify itself and remove itself. Making sure of what
 //! is there already changes nothing; removing what is not there succeeds; nothing that belongs to another owner is ever removed.
 
-use cni::LinkName;
-use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+
+use cni::AddResult;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::host::Host;
@@ -54,93 +57,118 @@ pub trait Lifecycle {
 
     /// Removes it if it is there and ours.
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error>;
+
+    /// What the order of an operation depends on.
+    fn role(&self) -> Role<'_> {
+        Role::Plain
+    }
+
+    /// Heeds the prevResult of a CHECK: leaves out what later plugins took away. An error for what has to be listed there and is not.
+    fn heed(&mut self, _: &AddResult) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The register that knows the users of resources of this kind, if they are shared.
+    fn register() -> Option<&'static str>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// The shared resource that a register is named after.
+    fn of_register(_: &str) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
+/// What the order of an operation depends on.
+#[derive(Debug, Clone, Copy)]
+pub enum Role<'a> {
+    /// Of no other.
+    Plain,
+    /// An IPAM plugin holds it: verified beside everything else, removed last.
+    Lease(&'a Lease),
+    /// Plugged in a link that attachments share.
+    Port,
+    /// Such a link.
+    Shared,
+    /// In the firewall: removed after the rest.
+    Entries,
+}
+
+/// The name of a register, and what makes a resource of the name of an object in it: as far as that tells, enough to remove it.
+pub type Register<R> = (&'static str, fn(&str) -> Option<R>);
+
+/// The kinds of resources that one plugin makes, as an enumeration: [`resources!`](crate::resources) defines it.
+///
+/// A plugin has its own, because what can be read from a record can also be verified and removed, and the code for that is in the program: of
+/// kinds that the plugin never makes it would be there for nothing. That a plugin's ADD makes nothing its DEL can't read is a matter of types.
+pub trait Resources: Serialize + DeserializeOwned + Debug {
+    /// The resource, of whatever kind.
+    fn kind(&self) -> &dyn Lifecycle;
+
+    /// The same, to be changed.
+    fn kind_mut(&mut self) -> &mut dyn Lifecycle;
+
+    /// The registers of the kinds that attachments share, in the order of removal.
+    fn registers() -> Vec<Register<Self>>;
+}
+
+/// Defines a plugin's [`Resources`] from the names of kinds, in the order in which they are made: what is shared is removed in reverse, a bridge
+/// once nothing is on it.
+#[macro_export]
 macro_rules! resources {
-    ($($(#[$doc:meta])* $kind:ident),* $(,)?) => {
-        /// One thing of an attachment.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(tag = "resource", rename_all = "kebab-case")]
-        pub enum Resource {
-            $($(#[$doc])* $kind($kind),)*
+    ($(#[$doc:meta])* $visibility:vis enum $name:ident { $($kind:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, $crate::serde::Serialize, $crate::serde::Deserialize)]
+        #[serde(crate = "ferrule_core::serde", tag = "resource", rename_all = "kebab-case")]
+        #[allow(missing_docs, reason = "the kinds have their own")]
+        $visibility enum $name {
+            $($kind($crate::resource::$kind),)*
         }
 
-        impl Resource {
-            fn kind(&self) -> &dyn Lifecycle {
+        impl $crate::resource::Resources for $name {
+            fn kind(&self) -> &dyn $crate::resource::Lifecycle {
                 match self {
                     $(Self::$kind(resource) => resource,)*
                 }
             }
 
-            fn kind_mut(&mut self) -> &mut dyn Lifecycle {
+            fn kind_mut(&mut self) -> &mut dyn $crate::resource::Lifecycle {
                 match self {
                     $(Self::$kind(resource) => resource,)*
                 }
             }
+
+            fn registers() -> Vec<$crate::resource::Register<Self>> {
+                use $crate::resource::Lifecycle;
+                let mut registers: Vec<$crate::resource::Register<Self>> = Vec::new();
+                $(
+                    let of_name: fn(&str) -> Option<Self> =
+                        |name| <$crate::resource::$kind as Lifecycle>::of_register(name).map(Self::$kind);
+                    let register = <$crate::resource::$kind as Lifecycle>::register();
+                    registers.extend(register.map(|register| (register, of_name)));
+                )*
+                registers.reverse();
+                registers
+            }
         }
 
-        $(impl From<$kind> for Resource {
-            fn from(resource: $kind) -> Self {
+        $(impl From<$crate::resource::$kind> for $name {
+            fn from(resource: $crate::resource::$kind) -> Self {
                 Self::$kind(resource)
             }
         })*
     };
 }
 
-resources! {
-    /// This host's part of an overlay network, shared.
-    Tunnel,
-    /// A bridge, shared.
-    Bridge,
-    /// A veth pair between host and container.
-    VethPair,
-    /// The host's end of a pair as a port of a bridge.
-    BridgePort,
-    /// The host's end of a pair as a port that one hardware address is behind.
-    OverlayPort,
-    /// An interface in a VLAN of a bridge, for the gateway, shared.
-    VlanGateway,
-    /// A gateway address on the host, shared.
-    Gateway,
-    /// The container's interface: sysctls, addresses, routes.
-    Interface,
-    /// Forwarding of a family, shared.
-    Forwarding,
-    /// Routing of 127.0.0.0/8 through an interface, shared.
-    LocalRouting,
-    /// An address that an IPAM plugin has given.
-    Lease,
-    /// Firewall entries.
-    Rules,
-    /// A file that says what properties of the container's interface were before.
-    Backup,
-    /// A property of the container's interface that had another value before.
-    Setting,
-    /// A sysctl of the container that had another value before.
-    SysctlSetting,
-}
-
-impl Lifecycle for Resource {
-    fn observe(&mut self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.kind_mut().observe(host)
-    }
-
-    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.kind().ensure(host)
-    }
-
-    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.kind().verify(host)
-    }
-
-    fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.kind().remove(host)
-    }
-}
-
 /// The first of several plans that is as its resources say, else the first of all: for a CHECK that can't know which was carried out.
-pub fn first_verified(host: &mut Host<'_>, plans: Vec<Vec<Resource>>) -> Vec<Resource> {
-    let good = plans.iter().position(|plan| plan.iter().all(|resource| resource.verify(host).is_ok()));
+pub fn first_verified<R: Resources>(host: &mut Host<'_>, plans: Vec<Vec<R>>) -> Vec<R> {
+    let good = plans.iter().position(|plan| plan.iter().all(|resource| resource.kind().verify(host).is_ok()));
     plans.into_iter().nth(good.unwrap_or(0)).unwrap_or_default()
 }
 
@@ -183,39 +211,16 @@ fn mark_shared(host: &mut Host<'_>, link: &Link) -> Result<(), Error> {
     Ok(host.netlink()?.change_link(link.index, &link.name, &change)?)
 }
 
-/// The registers of shared resources, in the order of removal: a bridge is deleted once nothing is on it.
-const REGISTERS: [&str; 6] = [
-    LocalRouting::REGISTER,
-    Forwarding::REGISTER,
-    Gateway::REGISTER,
-    VlanGateway::REGISTER,
-    Bridge::REGISTER,
-    Tunnel::REGISTER,
-];
-
-/// The shared resource that a register is about, as far as its name tells: enough to remove it.
-fn of_register(kind: &str, name: &str) -> Option<Resource> {
-    Some(match kind {
-        LocalRouting::REGISTER => LocalRouting { link: LinkName::new(name).ok()? }.into(),
-        Forwarding::REGISTER => Forwarding::of_register(name).into(),
-        Gateway::REGISTER => Gateway::of_register(name)?.into(),
-        VlanGateway::REGISTER => VlanGateway::of_register(name)?.into(),
-        Tunnel::REGISTER => Tunnel::of_register(name)?.into(),
-        Bridge::REGISTER => Bridge::new(LinkName::new(name).ok()?).into(),
-        _ => return None,
-    })
-}
-
 /// Removes what a user is entered for in registers, where there is no record that lists it.
-pub fn remove_registered(host: &mut Host<'_>) -> Vec<Error> {
+pub fn remove_registered<R: Resources>(host: &mut Host<'_>) -> Vec<Error> {
     let mut failures = Vec::new();
-    for kind in REGISTERS {
-        let entered = Shared::entered(kind, &host.user()).unwrap_or_else(|error| {
+    for (register, of_name) in R::registers() {
+        let entered = Shared::entered(register, &host.user()).unwrap_or_else(|error| {
             failures.push(error.into());
             Vec::new()
         });
-        let resources = entered.iter().filter_map(|name| of_register(kind, name));
-        failures.extend(resources.filter_map(|resource| resource.remove(host).err()));
+        let resources = entered.iter().filter_map(|name| of_name(name));
+        failures.extend(resources.filter_map(|resource| resource.kind().remove(host).err()));
     }
     failures
 }

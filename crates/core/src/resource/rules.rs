@@ -1,8 +1,11 @@
 //! Firewall entries of an attachment.
 
+use std::net::IpAddr;
+
+use cni::AddResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, flows};
+use super::{Lifecycle, Role, flows};
 use crate::error::Error;
 use crate::firewall::{Backend, Entry};
 use crate::host::Host;
@@ -31,5 +34,27 @@ impl Lifecycle for Rules {
         host.with_firewall(self.backend, |firewall, owner| firewall.remove(owner, &self.entries))?;
         flows::forget_translated(&self.entries);
         Ok(())
+    }
+
+    fn role(&self) -> Role<'_> {
+        Role::Entries
+    }
+
+    /// An address that rules are for has to be listed.
+    fn heed(&mut self, previous: &AddResult) -> Result<(), Error> {
+        let addresses = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Publish(publish) => Some(publish.address.address()),
+            Entry::Forward(forward) => Some(forward.address),
+            _ => None,
+        });
+        let listed = |address: &IpAddr| previous.ips.iter().any(|ip| ip.address.address() == *address);
+        match addresses.into_iter().find(|address| !listed(address)) {
+            None => Ok(()),
+            Some(address) => Err(Error::Different {
+                what: format!("address {address} of the firewall rules"),
+                expected: "listed in prevResult".to_owned(),
+                found: "missing".to_owned(),
+            }),
+        }
     }
 }

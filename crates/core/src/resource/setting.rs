@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, Resource, container_link, same};
+use super::{Lifecycle, container_link, same};
 use crate::attachment;
 use crate::error::Error;
 use crate::host::Host;
@@ -124,6 +124,13 @@ pub struct SysctlSetting {
     pub before: Option<String>,
 }
 
+/// What of another attachment's record matters here.
+#[derive(Deserialize)]
+#[serde(tag = "resource", rename_all = "kebab-case")]
+enum Sibling {
+    SysctlSetting(SysctlSetting),
+}
+
 impl SysctlSetting {
     fn inside<T: Send>(
         host: &mut Host<'_>,
@@ -134,13 +141,8 @@ impl SysctlSetting {
 
     /// The same key in other attachments of the container: a namespace has it once, however many of its interfaces ask for it.
     fn siblings(&self, host: &Host<'_>) -> Vec<Self> {
-        let same = |resource| match resource {
-            Resource::SysctlSetting(setting) => {
-                Some(setting).filter(|setting: &Self| setting.key == self.key)
-            }
-            _ => None,
-        };
-        attachment::siblings(host).into_iter().filter_map(same).collect()
+        let settings = attachment::siblings(host).into_iter().map(|Sibling::SysctlSetting(setting)| setting);
+        settings.filter(|setting| setting.key == self.key).collect()
     }
 }
 

@@ -53,14 +53,10 @@ impl Forwarding {
         Ok(Key::new(if self.ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" })?)
     }
 
-    pub(super) const REGISTER: &str = "forwarding";
+    const REGISTER: &str = "forwarding";
 
     fn shared(&self) -> Shared {
         Shared::new(Self::REGISTER, if self.ipv4 { "ipv4" } else { "ipv6" })
-    }
-
-    pub(super) fn of_register(name: &str) -> Self {
-        Self { ipv4: name == "ipv4" }
     }
 }
 
@@ -75,6 +71,14 @@ impl Lifecycle for Forwarding {
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         turn_back(&self.shared(), &self.key()?, host)
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        Some(Self { ipv4: name == "ipv4" })
     }
 }
 
@@ -92,7 +96,7 @@ impl LocalRouting {
         Key::of_interface("ipv4", &self.link, "route_localnet")
     }
 
-    pub(super) const REGISTER: &str = "route-localnet";
+    const REGISTER: &str = "route-localnet";
 
     fn shared(&self) -> Shared {
         Shared::new(Self::REGISTER, self.link.as_str())
@@ -110,5 +114,13 @@ impl Lifecycle for LocalRouting {
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         turn_back(&self.shared(), &self.key(), host)
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        Some(Self { link: LinkName::new(name).ok()? })
     }
 }

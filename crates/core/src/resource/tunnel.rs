@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_link, same};
+use super::{Lifecycle, Role, host_link, same};
 use crate::error::Error;
 use crate::firewall::VtepGuard;
 use crate::host::Host;
@@ -37,20 +37,11 @@ pub struct TunnelLink {
 }
 
 impl Tunnel {
-    pub(super) const REGISTER: &str = "overlay";
+    const REGISTER: &str = "overlay";
 
     fn shared(&self) -> Shared {
         let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
         Shared::new(Self::REGISTER, &format!("{} {} {}", names.join("/"), self.mark, self.alias))
-    }
-
-    /// The overlay that a register is named after.
-    pub(super) fn of_register(name: &str) -> Option<Self> {
-        let mut parts = name.splitn(3, ' ');
-        let link = |name: &str| LinkName::new(name).ok().map(|name| TunnelLink { name, mac: None });
-        let links = parts.next()?.split('/').map(link).collect::<Option<Vec<_>>>()?;
-        let mark = parts.next()?.parse().ok()?;
-        Some(Self { links, mark, alias: parts.next()?.to_owned() })
     }
 
     /// Whether a link of the kernel's is the one that was made for this overlay.
@@ -136,5 +127,21 @@ impl Lifecycle for Tunnel {
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let network = host.owner().network.clone();
         self.shared().leave(&host.user(), || self.dismantle(&network, host.netlink()?))
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        let mut parts = name.splitn(3, ' ');
+        let link = |name: &str| LinkName::new(name).ok().map(|name| TunnelLink { name, mac: None });
+        let links = parts.next()?.split('/').map(link).collect::<Option<Vec<_>>>()?;
+        let mark = parts.next()?.parse().ok()?;
+        Some(Self { links, mark, alias: parts.next()?.to_owned() })
+    }
+
+    fn role(&self) -> Role<'_> {
+        Role::Shared
     }
 }

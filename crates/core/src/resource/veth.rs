@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, container_link, host_link, same};
+use super::{Lifecycle, Role, container_link, host_link, same};
 use crate::attachment::Collection;
 use crate::error::Error;
 use crate::host::Host;
@@ -119,6 +119,10 @@ impl Lifecycle for VethPair {
             return Ok(());
         }
         Ok(host.netlink()?.delete_link(link.index, &link.name)?)
+    }
+
+    fn role(&self) -> Role<'_> {
+        Role::Port
     }
 }
 

@@ -38,24 +38,10 @@ struct Made {
 }
 
 impl VlanGateway {
-    pub(super) const REGISTER: &str = "vlan-gateway";
+    const REGISTER: &str = "vlan-gateway";
 
     fn shared(&self) -> Shared {
         Shared::new(Self::REGISTER, self.name.as_str())
-    }
-
-    /// What can be told from the name of a register: enough to remove it.
-    pub(super) fn of_register(name: &str) -> Option<Self> {
-        let (bridge, vlan) = name.rsplit_once('.')?;
-        let name = LinkName::new(name).ok()?;
-        Some(Self {
-            bridge: LinkName::new(bridge).ok()?,
-            port: name.clone(),
-            name,
-            vlan: vlan.parse().ok()?,
-            mtu: None,
-            keep_default_vlan: false,
-        })
     }
 
     fn find(&self, host: &mut Host<'_>) -> Result<Option<Link>, Error> {
@@ -144,6 +130,23 @@ impl Lifecycle for VlanGateway {
                 }
                 _ => Ok::<_, Error>(()),
             }
+        })
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        let (bridge, vlan) = name.rsplit_once('.')?;
+        let name = LinkName::new(name).ok()?;
+        Some(Self {
+            bridge: LinkName::new(bridge).ok()?,
+            port: name.clone(),
+            name,
+            vlan: vlan.parse().ok()?,
+            mtu: None,
+            keep_default_vlan: false,
         })
     }
 }

@@ -16,8 +16,7 @@ use ferrule_core::attachment::{self, Building, Collection};
 use ferrule_core::firewall::{self, Backend, Role};
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::{
-    Lease, Lifecycle, Resource, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth,
-    sweep_bridge,
+    Lease, Lifecycle, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth, sweep_bridge,
 };
 use ferrule_core::{Error, Host, privilege};
 use ferrule_host_local::HostLocal;
@@ -26,6 +25,7 @@ pub mod config;
 pub mod plan;
 
 use config::Config;
+use plan::Resource;
 
 const NAME: &str = "bridge";
 
@@ -62,7 +62,7 @@ impl Plugin for BridgePlugin {
 
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let mut host = Host::for_removal(request, attachment, NAME, netns);
-        attachment::del(&mut host, |host| remove_unrecorded(host, &attachment.ifname))
+        attachment::del::<Resource>(&mut host, |host| remove_unrecorded(host, &attachment.ifname))
     }
 
     fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
@@ -80,7 +80,7 @@ impl Plugin for BridgePlugin {
         let collection = Collection::new(request.config().name(), NAME, valid);
         let mut failures: Vec<Failure> =
             collect_pairs(&collection).err().map(Failure::from).into_iter().collect();
-        failures.extend(attachment::gc(request, &collection));
+        failures.extend(attachment::gc::<Resource>(request, &collection));
         failures.extend(firewall::collect(&collection, Role::Interface));
         failures.extend(sweep(request).err().map(Failure::from));
         // Last: from then on an address may be somebody else's.
@@ -132,7 +132,7 @@ fn refuse_existing(host: &mut Host<'_>, target: &Target) -> Result<(), Failure> 
 }
 
 fn build(
-    building: &mut Building<'_, '_>,
+    building: &mut Building<'_, '_, Resource>,
     config: &Config,
     target: &Target,
     host_end: &LinkName,
@@ -208,7 +208,7 @@ fn remove_unrecorded(host: &mut Host<'_>, ifname: &LinkName) -> Vec<Failure> {
         .unwrap_or_default();
     failures.extend(firewall::remove_owner(NAME, host.owner(), Role::Interface, &addresses));
     failures.extend(remove_unrecorded_veth(host, ifname).err().map(Failure::from));
-    failures.extend(remove_registered(host).into_iter().map(Failure::from));
+    failures.extend(remove_registered::<Resource>(host).into_iter().map(Failure::from));
     failures.extend(sweep(host.request()).err().map(Failure::from));
     // Last: from then on the address may be somebody else's.
     match host.request().config().ipam_type() {

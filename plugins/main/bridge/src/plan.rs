@@ -7,10 +7,15 @@ use ferrule_core::firewall::{Backend, Entry, Masquerade, SpoofGuard};
 use ferrule_core::netlink::RouteEntry;
 use ferrule_core::owner::hex_digest;
 use ferrule_core::resource::{
-    Bridge, BridgePort, Forwarding, Gateway, Interface, Resource, Rules, VethPair, VlanGateway,
+    Bridge, BridgePort, Forwarding, Gateway, Interface, Rules, VethPair, VlanGateway,
 };
 
 use crate::config::Config;
+
+ferrule_core::resources! {
+    /// What an attachment is made of.
+    pub enum Resource { Bridge, VethPair, BridgePort, Lease, Forwarding, VlanGateway, Gateway, Interface, Rules }
+}
 
 /// Scopes of `rtnetlink(7)` that have no gateway.
 const SCOPE_LINK: u8 = 253;

@@ -10,10 +10,15 @@ use cni::{
     ValidAttachments,
 };
 use ferrule_core::attachment::{self, Collection};
-use ferrule_core::resource::{Lifecycle, LinkProperty, Resource, Setting};
+use ferrule_core::resource::{Lifecycle, LinkProperty, Setting};
 use ferrule_core::{Error, Host, privilege};
 
 const NAME: &str = "loopback";
+
+ferrule_core::resources! {
+    /// What an attachment is made of.
+    pub enum Resource { Setting }
+}
 
 /// The plugin.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ impl Plugin for Loopback {
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let lo = lo()?;
         let mut host = Host::for_removal(request, attachment, NAME, netns);
-        attachment::del(&mut host, |host| {
+        attachment::del::<Resource>(&mut host, |host| {
             // What it was before is not known; a namespace is made with it down.
             let down = Setting { before: Some(LinkProperty::Up(false)), ..up(&lo) };
             down.remove(host).err().map(Failure::from).into_iter().collect()
@@ -65,7 +70,10 @@ impl Plugin for Loopback {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        Failure::join(attachment::gc(request, &Collection::new(request.config().name(), NAME, valid)))
+        Failure::join(attachment::gc::<Resource>(
+            request,
+            &Collection::new(request.config().name(), NAME, valid),
+        ))
     }
 
     fn status(&self, _: &Request) -> Result<(), Failure> {

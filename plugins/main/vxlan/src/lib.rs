@@ -30,6 +30,7 @@ pub mod plan;
 
 use config::Config;
 use network::{HOST_LOCAL, Keeper, Network};
+use plan::Resource;
 
 const NAME: &str = "vxlan";
 
@@ -73,7 +74,7 @@ impl Plugin for VxlanPlugin {
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let request = removal(request);
         let mut host = Host::for_removal(&request, attachment, NAME, netns);
-        attachment::del(&mut host, |host| remove_unrecorded(host, &attachment.ifname))
+        attachment::del::<Resource>(&mut host, |host| remove_unrecorded(host, &attachment.ifname))
     }
 
     fn check(&self, request: &Request, target: &Target) -> Result<(), Failure> {
@@ -82,7 +83,7 @@ impl Plugin for VxlanPlugin {
         let network = Network::find(request, &config)?;
         let request = with_ipam(request, &config, Some(&network));
         let mut host = Host::new(&request, &target.attachment, NAME, Some(target.netns()))?;
-        attachment::check_listed(&mut host, &previous, |_| {
+        attachment::check_listed::<Resource>(&mut host, &previous, |_| {
             let owner = &target.attachment;
             Err(Failure::new(Code::CheckFailed, format!("there is no record of attachment {owner}"))
                 .hint("run DEL, then ADD"))
@@ -99,7 +100,7 @@ impl Plugin for VxlanPlugin {
         let request = &removal(request);
         let mut failures: Vec<Failure> =
             collect_pairs(&collection).err().map(Failure::from).into_iter().collect();
-        failures.extend(attachment::gc(request, &collection));
+        failures.extend(attachment::gc::<Resource>(request, &collection));
         failures.extend(firewall::collect(&collection, Role::Interface));
         failures.extend(sweep(request).err());
         // Last: from then on an address may be somebody else's.
@@ -190,7 +191,7 @@ fn refuse_existing(host: &mut Host<'_>, target: &Target) -> Result<(), Failure> 
 }
 
 fn build(
-    building: &mut Building<'_, '_>,
+    building: &mut Building<'_, '_, Resource>,
     config: &Config,
     network: &Network,
     target: &Target,
@@ -272,7 +273,7 @@ fn remove_unrecorded(host: &mut Host<'_>, ifname: &LinkName) -> Vec<Failure> {
         .unwrap_or_default();
     failures.extend(firewall::remove_owner(NAME, host.owner(), Role::Interface, &addresses));
     failures.extend(remove_unrecorded_veth(host, ifname).err().map(Failure::from));
-    failures.extend(remove_registered(host).into_iter().map(Failure::from));
+    failures.extend(remove_registered::<Resource>(host).into_iter().map(Failure::from));
     failures.extend(sweep(host.request()).err());
     // Last: from then on the address may be somebody else's.
     match host.request().config().ipam_type() {

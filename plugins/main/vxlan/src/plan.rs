@@ -6,12 +6,17 @@ use cni::{AddResult, Cidr, Code, Failure, Ip, LinkName, NetworkName, Route};
 use ferrule_core::firewall::{Backend, Entry, Masquerade};
 use ferrule_core::netlink::{MacAddress, RouteEntry};
 use ferrule_core::resource::{
-    Bridge, BridgePort, Forwarding, Gateway, Interface, OverlayPort, Resource, Rules, VethPair,
+    Bridge, BridgePort, Forwarding, Gateway, Interface, OverlayPort, Rules, VethPair,
 };
 use ferrule_overlay::{Endpoint, Mode, endpoints, mac};
 
 use crate::config::Config;
 use crate::network::Network;
+
+ferrule_core::resources! {
+    /// What an attachment is made of.
+    pub enum Resource { Tunnel, Bridge, VethPair, OverlayPort, BridgePort, Lease, Forwarding, Gateway, Interface, Rules }
+}
 
 /// What IPAM gave, completed: gateways, the second address of bridged mode, default routes.
 pub fn complete(config: &Config, network: &Network, mut ipam: AddResult) -> Result<AddResult, Failure> {

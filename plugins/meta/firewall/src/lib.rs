@@ -10,14 +10,14 @@ use cni::{AddResult, Attachment, Code, Failure, LinkName, Plugin, Request, Targe
 use ferrule_core::attachment::{self, Collection};
 use ferrule_core::firewall::{self, Backend, IsolationPolicy, Role, detect};
 use ferrule_core::netlink::Link;
-use ferrule_core::resource::{Resource, first_verified};
+use ferrule_core::resource::first_verified;
 use ferrule_core::{Host, privilege};
 
 pub mod config;
 pub mod plan;
 
 use config::Config;
-use plan::{Backends, BridgeEnd};
+use plan::{Backends, BridgeEnd, Resource};
 
 const NAME: &str = "firewall";
 
@@ -43,7 +43,7 @@ impl Plugin for FirewallPlugin {
 
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let mut host = Host::for_removal(request, attachment, NAME, netns);
-        attachment::del(&mut host, |host| {
+        attachment::del::<Resource>(&mut host, |host| {
             let previous = request.config().prev_result().ok().flatten().unwrap_or_default();
             let addresses: Vec<IpAddr> = plan::addresses(&previous);
             firewall::remove_owner(NAME, host.owner(), Role::Forward, &addresses)
@@ -59,7 +59,7 @@ impl Plugin for FirewallPlugin {
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
         let collection = Collection::new(request.config().name(), NAME, valid);
-        let mut failures = attachment::gc(request, &collection);
+        let mut failures = attachment::gc::<Resource>(request, &collection);
         failures.extend(firewall::collect(&collection, Role::Forward));
         Failure::join(failures)
     }

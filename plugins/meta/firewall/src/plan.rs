@@ -4,9 +4,14 @@ use std::net::IpAddr;
 
 use cni::{AddResult, LinkName};
 use ferrule_core::firewall::{Backend, Entry, Forward, Isolate};
-use ferrule_core::resource::{Resource, Rules};
+use ferrule_core::resource::Rules;
 
 use crate::config::Config;
+
+ferrule_core::resources! {
+    /// What an attachment is made of.
+    pub enum Resource { Rules }
+}
 
 /// The addresses that are let through: all of prevResult, each once.
 pub fn addresses(previous: &AddResult) -> Vec<IpAddr> {

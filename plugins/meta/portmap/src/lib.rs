@@ -9,14 +9,14 @@ use std::path::Path;
 use cni::{AddResult, Attachment, Cidr, Code, Failure, Plugin, Request, Target, ValidAttachments};
 use ferrule_core::attachment::{self, Collection};
 use ferrule_core::firewall::{self, Backend, Role};
-use ferrule_core::resource::{Resource, first_verified, forget_container};
+use ferrule_core::resource::{first_verified, forget_container};
 use ferrule_core::{Host, privilege};
 
 pub mod config;
 pub mod plan;
 
 use config::{Config, HostAddress, PortMapping};
-use plan::Surroundings;
+use plan::{Resource, Surroundings};
 
 const NAME: &str = "portmap";
 
@@ -52,7 +52,7 @@ impl Plugin for Portmap {
 
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let mut host = Host::for_removal(request, attachment, NAME, netns);
-        attachment::del(&mut host, |host| {
+        attachment::del::<Resource>(&mut host, |host| {
             let addresses = addresses(request, attachment);
             let failures = firewall::remove_owner(NAME, host.owner(), Role::Publish, &addresses);
             forget_container(&addresses);
@@ -70,7 +70,7 @@ impl Plugin for Portmap {
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
         let collection = Collection::new(request.config().name(), NAME, valid);
-        let mut failures = attachment::gc(request, &collection);
+        let mut failures = attachment::gc::<Resource>(request, &collection);
         failures.extend(firewall::collect(&collection, Role::Publish));
         Failure::join(failures)
     }

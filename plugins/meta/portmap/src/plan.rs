@@ -2,9 +2,14 @@
 
 use cni::{AddResult, Cidr, LinkName};
 use ferrule_core::firewall::{Backend, Entry, LocalGuard, Mapping, Publish};
-use ferrule_core::resource::{LocalRouting, Resource, Rules};
+use ferrule_core::resource::{LocalRouting, Rules};
 
 use crate::config::{Config, HostAddress, PortMapping};
+
+ferrule_core::resources! {
+    /// What an attachment is made of.
+    pub enum Resource { Rules, LocalRouting }
+}
 
 /// The container's addresses that ports lead to: the first of each family that belongs to its interface.
 pub fn destinations(previous: &AddResult, ifname: &LinkName) -> Vec<Cidr> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cni::{AddResult, Attachment, Code, Failure, LinkName, Plugin, Request, Target, ValidAttachments};
 use ferrule_core::attachment::{self, Collection};
-use ferrule_core::resource::{Backup, Lifecycle};
+use ferrule_core::resource::{Backup, Resources};
 use ferrule_core::{Host, privilege};
 
 pub mod allowlist;
@@ -18,6 +18,7 @@ mod repeated;
 
 use allowlist::Allowlist;
 use config::Config;
+use plan::Resource;
 
 const NAME: &str = "tuning";
 
@@ -40,9 +41,9 @@ impl Plugin for Tuning {
 
     fn del(&self, request: &Request, attachment: &Attachment, netns: Option<&Path>) -> Result<(), Failure> {
         let mut host = Host::for_removal(request, attachment, NAME, netns);
-        attachment::del(&mut host, |host| {
-            let found = Backup::find(&config::data_directory(request.config()), host);
-            let removed = found.iter().rev().filter_map(|resource| resource.remove(host).err());
+        attachment::del::<Resource>(&mut host, |host| {
+            let found: Vec<Resource> = Backup::find(&config::data_directory(request.config()), host);
+            let removed = found.iter().rev().filter_map(|resource| resource.kind().remove(host).err());
             removed.map(Failure::from).collect()
         })
     }
@@ -55,7 +56,10 @@ impl Plugin for Tuning {
     }
 
     fn gc(&self, request: &Request, valid: &ValidAttachments) -> Result<(), Failure> {
-        Failure::join(attachment::gc(request, &Collection::new(request.config().name(), NAME, valid)))
+        Failure::join(attachment::gc::<Resource>(
+            request,
+            &Collection::new(request.config().name(), NAME, valid),
+        ))
     }
 
     fn status(&self, request: &Request) -> Result<(), Failure> {

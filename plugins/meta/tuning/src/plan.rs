@@ -1,9 +1,14 @@
 //! From configuration to resources, and from prevResult to the result. Nothing here touches the kernel.
 
 use cni::{AddResult, LinkName};
-use ferrule_core::resource::{Backup, LinkProperty, Resource, Setting, SysctlSetting};
+use ferrule_core::resource::{Backup, LinkProperty, Setting, SysctlSetting};
 
 use crate::config::Config;
+
+ferrule_core::resources! {
+    /// What an attachment is made of.
+    pub enum Resource { Backup, SysctlSetting, Setting }
+}
 
 /// The resources, all of them in the container. What was before is looked up when they are made.
 pub fn plan(config: &Config, ifname: &LinkName) -> Vec<Resource> {
