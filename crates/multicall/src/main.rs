@@ -1,8 +1,8 @@
 //! All plugins in one program. It is the plugin whose name it is called by: installed as hard links `bridge`, `host-local` and so on
 //! (`make install MULTICALL=1`), it takes the place of one program for each at a fraction of their size.
 //!
-//! Each call is one plugin in a process of its own, as the specification has it: a delegate is found in `CNI_PATH` by its type, which is one of the
-//! links, and executed.
+//! Each call is one plugin in a process of its own, as the specification has it. A delegate is found in `CNI_PATH` by its type, which is one of the
+//! links, and executed; but for IPAM plugins that are part of what delegates, which are called (`docs/adr/0012-fewer-waits-and-starts.md`).
 
 use std::env;
 use std::ffi::OsStr;
