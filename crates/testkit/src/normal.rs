@@ -69,10 +69,15 @@ pub(crate) fn is_link_local(address: &str) -> bool {
     address.starts_with("fe80:")
 }
 
-/// Leaves out the routes that come and go with link-local addresses and with the carrier.
+/// Leaves out the routes that come and go with link-local addresses and with the carrier, and those that the kernel makes for each IPv6 address,
+/// without duplicate address detection too, in a work queue at some later time; the addresses are looked at themselves.
 pub(crate) fn keep_route(route: &Value) -> bool {
     let destination = route["dst"].as_str().unwrap_or_default();
-    !is_link_local(destination) && !destination.starts_with("ff00:")
+    let of_address = route["table"] == "local"
+        && route["protocol"] == "kernel"
+        && destination.contains(':')
+        && (route["type"] == "local" || route["type"] == "anycast");
+    !is_link_local(destination) && !destination.starts_with("ff00:") && !of_address
 }
 
 /// Whether somebody has made a forwarding entry: it was not learnt, is not for a group that a link has joined, and is not a link's own address.
