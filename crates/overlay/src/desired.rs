@@ -28,6 +28,8 @@ pub enum Hop {
 pub struct Desired {
     /// Addresses of the device, each a network of one.
     pub addresses: Vec<Cidr>,
+    /// Addresses of the bridge: the gateways of the stretched subnets, each with its subnet's prefix.
+    pub gateways: Vec<Cidr>,
     /// Neighbours on the device: the nodes' addresses inside.
     pub neighbours: Table<IpAddr, MacAddress>,
     /// Neighbours on the bridge: the containers of other nodes, so that it answers for them.
@@ -98,12 +100,13 @@ impl Desired {
 
     fn bridge(&mut self, view: &View) {
         let settings = view.settings();
+        self.gateways = gateways(&settings.subnets);
         if settings.multicast_group.is_some() {
             // The kernel learns who is where.
             return;
         }
         // Each node has the gateway's address itself.
-        let gateways: Vec<IpAddr> = settings.subnets.iter().filter_map(gateway).collect();
+        let gateways: Vec<IpAddr> = self.gateways.iter().map(Cidr::address).collect();
         let (mut neighbours, mut fdb) = (Vec::new(), Vec::new());
         for peer in view.peers() {
             let Some(vtep) = peer.underlay(view.family()) else { continue };
@@ -174,4 +177,9 @@ pub fn endpoints(blocks: &[Cidr]) -> impl Iterator<Item = Endpoint> {
 /// The gateway of a subnet: its first address after its own.
 pub fn gateway(subnet: &Cidr) -> Option<IpAddr> {
     cni::address::next(subnet.network().address()).filter(|gateway| subnet.contains(*gateway))
+}
+
+/// The gateways of stretched subnets as addresses of the bridge, each with its subnet's prefix.
+pub fn gateways(subnets: &[Cidr]) -> Vec<Cidr> {
+    subnets.iter().filter_map(|subnet| Cidr::new(gateway(subnet)?, subnet.prefix())).collect()
 }

@@ -1,6 +1,6 @@
 //! The links of an overlay on this host: its VXLAN device, and in bridged mode the bridge.
 
-use cni::LinkName;
+use cni::{Cidr, LinkName};
 use ferrule_core::netlink::{
     BridgeSettings, Link, LinkChange, Netlink, NetlinkError, PortSettings, VxlanSettings,
 };
@@ -30,9 +30,16 @@ pub fn ensure(netlink: &mut Netlink, view: &View, desired: &Desired) -> Result<L
         Mode::Routed => None,
         Mode::Bridged => Some(ensure_bridge(netlink, view)?),
     };
-    adjust(netlink, view, &device, bridge)?;
-    addresses(netlink, desired, &device)?;
-    Ok(Links { device: device.index, bridge, underlay, mark: settings.mark() })
+    let bridge_index = bridge.as_ref().map(|bridge| bridge.index);
+    adjust(netlink, view, &device, bridge_index)?;
+    let present = add_addresses(netlink, &desired.addresses, &device)?;
+    delete_others(netlink, &desired.addresses, present, &device)?;
+    if let Some(bridge) = &bridge {
+        // Before the neighbours, and for as long as the bridge is there: a link that loses its last IPv4 address loses its IPv4 neighbours, permanent
+        // ones too (`arp_ifdown`). Other addresses are the administrator's, or of gateways that an IPAM plugin names.
+        add_addresses(netlink, &desired.gateways, bridge)?;
+    }
+    Ok(Links { device: device.index, bridge: bridge_index, underlay, mark: settings.mark() })
 }
 
 fn index_of(netlink: &mut Netlink, name: &LinkName) -> Result<u32, Error> {
@@ -204,7 +211,7 @@ fn quieten(name: &LinkName, accept_dad: &str) -> Result<(), Error> {
 }
 
 /// The bridge of a stretched subnet. It is every node's gateway, so it has the same hardware address on each.
-fn ensure_bridge(netlink: &mut Netlink, view: &View) -> Result<u32, Error> {
+fn ensure_bridge(netlink: &mut Netlink, view: &View) -> Result<Link, Error> {
     let name = &view.settings().bridge;
     let mac = mac::gateway(&view.settings().network);
     let link = if let Some(link) = netlink.link(name.as_str())? {
@@ -228,7 +235,7 @@ fn ensure_bridge(netlink: &mut Netlink, view: &View) -> Result<u32, Error> {
     if change != LinkChange::default() {
         netlink.change_link(link.index, &link.name, &change)?;
     }
-    Ok(link.index)
+    Ok(link)
 }
 
 /// Puts right what can be changed of a device.
@@ -267,11 +274,10 @@ fn adjust(netlink: &mut Netlink, view: &View, link: &Link, bridge: Option<u32>) 
     Ok(())
 }
 
-/// The device has the addresses that other nodes route to, and no others.
-fn addresses(netlink: &mut Netlink, desired: &Desired, link: &Link) -> Result<(), Error> {
-    let present: Vec<cni::Cidr> =
-        netlink.addresses(link.index)?.into_iter().map(|address| address.cidr).collect();
-    for address in desired.addresses.iter().filter(|address| !present.contains(address)) {
+/// Makes sure of addresses of a link. Gives those that were there before.
+fn add_addresses(netlink: &mut Netlink, wanted: &[Cidr], link: &Link) -> Result<Vec<Cidr>, Error> {
+    let present: Vec<Cidr> = netlink.addresses(link.index)?.into_iter().map(|address| address.cidr).collect();
+    for address in wanted.iter().filter(|address| !present.contains(address)) {
         if !address.is_ipv4()
             && let Ok(name) = LinkName::new(link.name.as_str())
         {
@@ -281,15 +287,23 @@ fn addresses(netlink: &mut Netlink, desired: &Desired, link: &Link) -> Result<()
         }
         tolerate(netlink.add_address(link.index, &link.name, address, false), NetlinkError::is_exists)?;
     }
-    for address in present.iter().filter(|address| !desired.addresses.contains(address)) {
-        if !is_link_local(address) {
-            tolerate(netlink.delete_address(link.index, &link.name, address), NetlinkError::is_missing)?;
-        }
+    Ok(present)
+}
+
+/// The device has the addresses that other nodes route to, and no others.
+fn delete_others(
+    netlink: &mut Netlink,
+    wanted: &[Cidr],
+    present: Vec<Cidr>,
+    link: &Link,
+) -> Result<(), Error> {
+    for address in present.iter().filter(|address| !wanted.contains(address) && !is_link_local(address)) {
+        tolerate(netlink.delete_address(link.index, &link.name, address), NetlinkError::is_missing)?;
     }
     Ok(())
 }
 
-fn is_link_local(cidr: &cni::Cidr) -> bool {
+fn is_link_local(cidr: &Cidr) -> bool {
     matches!(cidr.address(), std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 

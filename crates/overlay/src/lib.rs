@@ -22,14 +22,12 @@ mod table;
 mod view;
 
 pub use actual::{Actual, Links};
-pub use desired::{Desired, Endpoint, Hop, endpoints, gateway, is_endpoint, used};
+pub use desired::{Desired, Endpoint, Hop, endpoints, gateway, gateways, is_endpoint, used};
 pub use diff::{Changes, diff};
 pub use error::{Error, Invalid, Reason};
 pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
 pub use node::{FORMAT, Listed, NodeRecord};
-pub use program::{
-    Purge, Report, apply, guard, has_lost_endpoints, program, reconcile, remove, survey, tunnel, verify,
-};
+pub use program::{Purge, Report, apply, guard, program, reconcile, remove, survey, tunnel, verify};
 pub use source::{Flannel, State};
 pub use table::Table;
 pub use view::{ALIAS, ENDPOINT_LIMIT, Settings, Underlay, View, aggregate};

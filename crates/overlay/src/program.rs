@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use cni::Cidr;
 use ferrule_core::firewall::VtepGuard;
-use ferrule_core::marks::PROTOCOL;
 use ferrule_core::netlink::{Change, Netlink, Tables};
 use ferrule_core::resource::{Tunnel, TunnelLink};
 
@@ -126,22 +126,6 @@ fn admit(view: &View) -> Result<(), Error> {
     Ok(guard.admit(&vteps(view)).map_err(ferrule_core::Error::from)?)
 }
 
-/// Whether the bridge has not one of the IPv4 neighbours that it should have: the kernel takes all of them away together with the last IPv4
-/// address (`arp_ifdown`).
-pub fn has_lost_endpoints(view: &View) -> Result<bool, Error> {
-    if view.settings().mode == Mode::Routed {
-        return Ok(false);
-    }
-    let wanted = Desired::of(view);
-    if !wanted.endpoints.iter().any(|(address, _)| address.is_ipv4()) {
-        return Ok(false);
-    }
-    let links = device::find(&mut Netlink::open()?, view)?;
-    let Some(bridge) = links.and_then(|links| links.bridge) else { return Ok(true) };
-    let present = Tables::open()?.neighbours(bridge, true)?;
-    Ok(present.iter().all(|neighbour| neighbour.protocol != PROTOCOL))
-}
-
 /// Succeeds if this host has everything of a view; the error names the first thing that is missing or different. Changes nothing.
 pub fn verify(view: &View) -> Result<(), Error> {
     survey(view).map(|_| ())
@@ -178,11 +162,15 @@ pub fn survey(view: &View) -> Result<usize, Error> {
         return Err(drift(device, &found));
     }
     let desired = Desired::of(view);
-    let present = netlink.addresses(links.device)?;
-    let missing =
-        desired.addresses.iter().find(|address| !present.iter().any(|other| other.cidr == **address));
-    if let Some(address) = missing {
-        return Err(drift(format!("address {address} of {}", settings.device), "missing"));
+    let on_device = (Some(links.device), &settings.device, &desired.addresses);
+    let on_bridge = (links.bridge, &settings.bridge, &desired.gateways);
+    for (link, name, wanted) in [on_device, on_bridge] {
+        let Some(link) = link else { continue };
+        let present = netlink.addresses(link)?;
+        let is_missing = |address: &&Cidr| !present.iter().any(|other| other.cidr == **address);
+        if let Some(address) = wanted.iter().find(is_missing) {
+            return Err(drift(format!("address {address} of {name}"), "missing"));
+        }
     }
     let actual = Actual::read(&mut Tables::open()?, &links)?;
     let changes = diff(&desired, &actual, &links);

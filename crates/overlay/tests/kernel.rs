@@ -263,6 +263,10 @@ fn damage_to_a_bridged_networks_entries_is_seen_and_put_right() {
         ("ip nexthop del id MEMBER", "nexthop"),
         ("ip nexthop flush proto 70", "nexthop"),
         ("ip neigh flush dev vb-blue nud permanent", "neighbour"),
+        (
+            "ip addr del 10.40.0.1/16 dev vb-blue",
+            "address 10.40.0.1/16 of vb-blue of network blue is missing",
+        ),
     ] {
         let entry = entries()[0].clone();
         let group = entry["nhid"].to_string();

@@ -247,31 +247,59 @@ fn a_host_whose_address_comes_late() {
     assert_eq!(agent.status()["source"]["current"], true);
 }
 
-#[test]
-fn a_subnet_is_stretched_over_hosts_and_repaired() {
-    let fabric = Fabric::switched(3);
-    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+/// Agents of a bridged network, one on each host, that know each other.
+fn bridged<'f>(hosts: &[&'f FabricHost]) -> Vec<Agent<'f>> {
+    let blocks: Vec<String> = (1..=hosts.len()).map(|number| format!("10.50.{number}.0/26")).collect();
     let peers: Vec<_> = hosts
         .iter()
-        .zip(["10.50.1.0/26", "10.50.2.0/26", "10.50.3.0/26"])
-        .map(|(host, block)| (host.name(), host.ipv4().into(), block))
+        .zip(&blocks)
+        .map(|(host, block)| (host.name(), host.ipv4().into(), block.as_str()))
         .collect();
     let file = write_peers(&peers);
     let options = format!("--peers-file {} --mode bridged --subnet 10.50.0.0/16", file.display());
     let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
     for agent in &agents {
-        agent.settled(2);
+        agent.settled(hosts.len() - 1);
     }
+    agents
+}
+
+#[test]
+fn a_subnet_is_stretched_over_hosts_and_repaired() {
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let agents = bridged(&hosts);
     let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
     // One hop: the other host is not a router between them.
     let ran = c1.container.run("ping", &["-n", "-c", "1", "-t", "1", "-W", "2", &c2.address.to_string()]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);
-    for line in
-        ["ip link del vx-blue", "ip neigh flush dev vb-blue nud permanent", "ip link set vx-blue nomaster"]
-    {
+    for line in [
+        "ip link del vx-blue",
+        "ip neigh flush dev vb-blue nud permanent",
+        "ip link set vx-blue nomaster",
+        "ip addr del 10.50.0.1/16 dev vb-blue",
+    ] {
         let repairs = agents[0].repairs();
         sh(hosts[0], line);
         eventually(&format!("a repair after: {line}"), || (agents[0].repairs() > repairs).then_some(()));
         c1.until_reached(c2.address, Instant::now());
     }
+}
+
+/// The kernel takes all IPv4 neighbours of a link away together with its last IPv4 address: the gateway's must not go with the last container, or the
+/// next one reaches nobody until an agent looks.
+#[test]
+fn a_bridged_network_outlives_its_last_container_while_no_agent_runs() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let mut agents = bridged(&hosts);
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
+    agents[0].kill();
+    c1.del();
+    let next = Connected::add(&fabric, hosts[0], "next");
+    assert!(
+        next.reaches(c2.address, Duration::from_secs(2)),
+        "{}",
+        sh(hosts[0], "ip addr show vb-blue; ip neigh")
+    );
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use testkit::{Attachment, Container, Fabric, FabricHost, Netns, eventually};
+use testkit::{Attachment, Chain, Container, Fabric, FabricHost, Netns, eventually};
 
 /// Where the agents' files are: seen alike on all hosts of a fabric.
 const FILES: &str = "/run/overlayd-test";
@@ -176,6 +176,8 @@ pub(crate) fn overlayd(host: &Netns, words: &str) -> (i32, String, String) {
 /// A container on a host, in the agent's network.
 pub(crate) struct Connected {
     pub(crate) container: Container,
+    attachment: Attachment,
+    chain: Chain,
     /// The first of its addresses.
     pub(crate) address: IpAddr,
     pub(crate) addresses: Vec<IpAddr>,
@@ -192,7 +194,12 @@ impl Connected {
         let address =
             |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
         let addresses: Vec<IpAddr> = result["ips"].as_array().unwrap().iter().map(address).collect();
-        Self { container, address: addresses[0], addresses }
+        Self { container, attachment, chain, address: addresses[0], addresses }
+    }
+
+    /// Disconnects it.
+    pub(crate) fn del(&self) {
+        self.chain.del(&self.attachment).unwrap();
     }
 
     /// One on each of two hosts, `c1` and `c2`, that reach each other.

@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use cni::{
@@ -133,27 +132,14 @@ fn connected(network: &Network) -> Result<(), Failure> {
     let verify = || ferrule_overlay::verify(&view);
     let verified = match network.tunnel() {
         Some(tunnel) if !tunnel.is_used() => Ok(()),
-        Some(tunnel) => verify().or_else(|_| settled(|| tunnel.look(verify))),
+        // An ADD or DEL beside this may have it half made: missing is only what is missing while none is at work on it.
+        Some(tunnel) => verify().or_else(|_| tunnel.look(verify)),
         None => verify(),
     };
     verified.map_err(|error| {
         let failure = Failure::from(error).with_code(Code::LimitedConnectivity);
         failure.hint("the next ADD puts it right, and so does the node agent where there is one")
     })
-}
-
-/// An ADD or DEL beside this may have the network half made: missing is only what is missing while none is at work on it. And what the kernel
-/// forgets when a last container leaves ([`Network::restore`]) is back when the ADD beside it has come to its end, which is waited for.
-fn settled<E>(look: impl Fn() -> Result<(), E>) -> Result<(), E> {
-    const LOOKS: usize = 4;
-    const PAUSE: Duration = Duration::from_millis(100);
-    for _ in 1..LOOKS {
-        if look().is_ok() {
-            return Ok(());
-        }
-        thread::sleep(PAUSE);
-    }
-    look()
 }
 
 /// The IPAM plugin in effect.
@@ -208,7 +194,6 @@ fn build(
     let mac = plan::mac(network, &name, &result.ips);
     building.ensure(plan::link(network, mac, host_end, target.ifname()))?;
     building.ensure(plan::addresses(config, network, &result, target.ifname(), firewall::preferred))?;
-    network.restore(building.host())?;
     building.host().wait_until_running(host_end, PORT_LIMIT)?;
     let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address()).collect();
     announce(building.host(), target.ifname(), &addresses)?;

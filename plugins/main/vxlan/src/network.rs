@@ -5,8 +5,8 @@ use ferrule_core::Host;
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::Tunnel;
 use ferrule_overlay::{
-    Error, Family, Flannel, Listed, Mode, Purge, Settings, State, View, device, gateway, identity, program,
-    source, tunnel, used,
+    Error, Family, Flannel, Listed, Mode, Purge, Settings, State, View, device, gateway, gateways, identity,
+    program, source, tunnel, used,
 };
 use serde_json::{Value, json};
 
@@ -177,14 +177,11 @@ impl Network {
         }
     }
 
-    /// Puts back what the kernel may have forgotten since [`Network::program`]. A link that loses its last IPv4 address loses its IPv4 neighbours,
-    /// permanent ones too; so does the bridge, when the last container but this one leaves between this one's coming and its gateway address.
-    /// From then on the address stays for as long as this container does.
-    pub fn restore(&self, host: &Host<'_>) -> Result<(), Failure> {
-        match &self.keeper {
-            Keeper::Plugin(view) if ferrule_overlay::has_lost_endpoints(view)? => self.program(host),
-            // Of its own networks the agent notices by itself.
-            _ => Ok(()),
+    /// The gateways that are the overlay's, on its bridge for as long as that is there.
+    pub fn gateways(&self) -> Vec<Cidr> {
+        match self.mode {
+            Mode::Routed => Vec::new(),
+            Mode::Bridged => gateways(&self.subnets),
         }
     }
 

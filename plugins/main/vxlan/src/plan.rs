@@ -130,6 +130,9 @@ pub fn addresses(
         result.ips.iter().filter_map(|ip| Cidr::new(ip.gateway?, ip.address.prefix())).collect();
     gateways.sort_unstable();
     gateways.dedup();
+    // What an IPAM plugin of one's own names beside them.
+    let overlays = network.gateways();
+    gateways.retain(|gateway| !overlays.contains(gateway));
     resources.extend(gateways.into_iter().map(|address| {
         Resource::from(Gateway { link: network.bridge.clone(), address, force: false, beside: true })
     }));
