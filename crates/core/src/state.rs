@@ -64,7 +64,7 @@ impl StateError {
 }
 
 /// Makes a directory and its parents, for root only.
-pub(crate) fn make_directory(path: &Path) -> Result<(), StateError> {
+pub fn make_directory(path: &Path) -> Result<(), StateError> {
     let mut attempts = 0;
     loop {
         match DirBuilder::new().recursive(true).mode(0o700).create(path) {
@@ -80,6 +80,38 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateErro
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options.open(path).and_then(|mut file| file.write_all(content)).map_err(StateError::file("write", path))
+}
+
+/// Opens a file for root only, made if need be with its directory, and leaves its content alone. One that is a link to another is refused.
+pub fn open_private(path: &Path) -> Result<File, StateError> {
+    make_directory(path.parent().unwrap_or(path))?;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options.open(path).map_err(StateError::file("open", path))
+}
+
+/// Writes a file, for root only, so that it is there whole or not at all, also after a loss of power: under another name first, then renamed. Its
+/// directory is made if need be.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    make_directory(path.parent().unwrap_or(path))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let staged = path.with_file_name(name);
+    // What a process with this number has left behind, or somebody has put there: a new file follows no link.
+    let _ = fs::remove_file(&staged);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&staged)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_data()));
+    let outcome = written
+        .map_err(StateError::file("write", path))
+        .and_then(|()| fs::rename(&staged, path).map_err(StateError::file("replace", path)));
+    if outcome.is_err() {
+        let _ = fs::remove_file(&staged);
+    }
+    outcome
 }
 
 /// Removes a directory if it is there and empty, and then its parents likewise, up to and including [`ROOT`].
@@ -255,4 +287,39 @@ pub(crate) fn path<S: AsRef<OsStr>>(parts: impl IntoIterator<Item = S>) -> PathB
     let mut path = PathBuf::from(ROOT);
     path.extend(parts.into_iter().map(|part| PathBuf::from(part.as_ref())));
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_replaced_is_roots_alone_and_no_link_is_followed() {
+        let directory = std::env::temp_dir().join(format!("ferrule-state-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        let path = directory.join("below/blue.json");
+        replace(&path, b"one").unwrap();
+        assert_eq!((mode(&directory), mode(&directory.join("below")), mode(&path)), (0o700, 0o700, 0o600));
+
+        let victim = directory.join("victim");
+        fs::write(&victim, "untouched").unwrap();
+        let staged = path.with_file_name(format!("blue.json.{}", std::process::id()));
+        symlink(&victim, &staged).unwrap();
+        replace(&path, b"two").unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink(&victim, &path).unwrap();
+        assert!(open_private(&path).is_err(), "a lock is not taken on another file");
+        replace(&path, b"three").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(names(&directory.join("below")).unwrap(), ["blue.json"]);
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use cni::{Cidr, NetworkName, json};
+use ferrule_core::state::replace;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -173,12 +174,12 @@ impl State {
     /// Writes it, in one step: whoever reads meanwhile sees the old content or the new one.
     pub fn write(&self) -> Result<(), Error> {
         let path = Self::path(&self.settings.network);
-        replace(&path, &serde_json::to_vec(self).unwrap_or_default())
+        Ok(replace(&path, &serde_json::to_vec(self).unwrap_or_default())?)
     }
 
     /// Writes the nodes of a network, in one step.
     pub fn write_nodes(network: &NetworkName, nodes: &[NodeRecord]) -> Result<(), Error> {
-        replace(&Self::peers_path(network), &serde_json::to_vec(nodes).unwrap_or_default())
+        Ok(replace(&Self::peers_path(network), &serde_json::to_vec(nodes).unwrap_or_default())?)
     }
 
     /// The nodes of a network, as the agent has written them last.
@@ -211,32 +212,6 @@ impl State {
 
 fn directory() -> PathBuf {
     Path::new(ferrule_core::state::ROOT).join("overlay")
-}
-
-/// Writes a file so that it is there whole or not at all: under another name first, then renamed.
-pub fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let failed = |operation| move |source| Error::File { operation, path: path.to_owned(), source };
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(failed("make the directory of"))?;
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let staged = path.with_file_name(name);
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&staged)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_data()));
-    let outcome =
-        written.map_err(failed("write")).and_then(|()| fs::rename(&staged, path).map_err(failed("replace")));
-    if outcome.is_err() {
-        let _ = fs::remove_file(&staged);
-    }
-    outcome
 }
 
 /// What flannel's daemon tells CNI plugins in `/run/flannel/subnet.env`.

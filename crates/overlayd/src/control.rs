@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cni::NetworkName;
+use ferrule_core::state::open_private;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
@@ -47,14 +48,8 @@ pub(crate) struct Claim {
 impl Claim {
     /// Becomes the network's agent on this host, or says who is.
     pub(crate) fn take(network: &NetworkName) -> Result<Self, Error> {
-        let directory = directory();
-        let failed = |operation, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::File { operation, path, source }
-        };
-        fs::create_dir_all(&directory).map_err(failed("make the directory", &directory))?;
-        let path = directory.join(format!("{network}.agent"));
-        let lock = File::create(&path).map_err(failed("make", &path))?;
+        let path = directory().join(format!("{network}.agent"));
+        let lock = open_private(&path).map_err(ferrule_overlay::Error::from)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { _lock: lock, path, socket: socket(network) }),
             Err(TryLockError::WouldBlock) => {

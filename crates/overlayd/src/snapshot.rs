@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use cni::NetworkName;
+use ferrule_core::state::replace;
 use ferrule_overlay::{Family, Listed, NodeRecord, Vni, source};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -70,8 +71,8 @@ impl Snapshot {
     pub fn write(&self, directory: &Path, network: &NetworkName, vni: Vni) -> Result<(), Error> {
         let content =
             json!({"vni": vni, "node": self.node, "peers": self.peers, "transport": self.transport});
-        source::replace(&Self::path(directory, network), content.to_string().as_bytes())?;
-        Ok(())
+        let written = replace(&Self::path(directory, network), content.to_string().as_bytes());
+        Ok(written.map_err(ferrule_overlay::Error::from)?)
     }
 
     /// Removes it; that there is none is no error.

@@ -3,12 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use testkit::{Fabric, FabricHost, Snapshot, eventually};
 
-use crate::lab::{Agent, Connected, overlayd, write_hosts};
+use crate::lab::{Agent, Connected, overlayd, sh, write_hosts};
 
 #[test]
 fn an_agent_tells_how_it_is() {
@@ -48,6 +49,39 @@ fn an_agent_tells_how_it_is() {
     }
     assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
     assert!(get("/nothing").starts_with("HTTP/1.1 404 "));
+}
+
+/// What an agent writes is root's alone, and nothing that lies in the way leads it elsewhere.
+#[test]
+fn files_are_roots_alone_and_no_link_is_followed() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let mut agent = Agent::following(hosts[0], &file);
+    agent.settled(1);
+    let state = "/run/overlayd-test/h1";
+    testkit::eventually("the snapshot", || {
+        Path::new(state).join("blue.snapshot.json").exists().then_some(())
+    });
+    let listed = sh(
+        hosts[0],
+        &format!("stat -c '%a %F %n' {state} /run/ferrule/overlay {state}/* /run/ferrule/overlay/*"),
+    );
+    for line in listed.lines() {
+        let wanted = if line.contains(" directory ") { "700 " } else { "600 " };
+        assert!(line.starts_with(wanted), "{line}");
+    }
+    assert!(listed.contains("/run/ferrule/overlay/blue.peers.json"), "{listed}");
+
+    agent.stop();
+    sh(
+        hosts[0],
+        "echo precious >/run/ferrule/victim; ln -sf /run/ferrule/victim /run/ferrule/overlay/blue.agent",
+    );
+    agent.restart();
+    let (code, log) = agent.ended();
+    assert!(code != Some(0) && log.contains("blue.agent"), "{log}");
+    assert_eq!(sh(hosts[0], "cat /run/ferrule/victim"), "precious\n");
 }
 
 /// As systemd starts it: the line of the unit, its rights and no others, and a socket to be told on.

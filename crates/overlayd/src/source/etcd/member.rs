@@ -37,7 +37,7 @@ pub(super) fn instance(directory: &Path) -> Result<String, Error> {
         _ => {}
     }
     let instance = format!("{:016x}{:016x}", random(), random());
-    ferrule_overlay::source::replace(&path, instance.as_bytes())?;
+    ferrule_core::state::replace(&path, instance.as_bytes()).map_err(ferrule_overlay::Error::from)?;
     Ok(instance)
 }
 
