@@ -114,6 +114,16 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
     outcome
 }
 
+/// Adds to the end of a file that is there, in one write, and to the disk.
+pub fn append(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    OpenOptions::new()
+        .append(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_data()))
+        .map_err(StateError::file("add to", path))
+}
+
 /// Removes a directory if it is there and empty, and then its parents likewise, up to and including [`ROOT`].
 pub(crate) fn prune(path: &Path) {
     let mut directory = Some(path);

@@ -1,5 +1,6 @@
 //! Entries of the kernel's forwarding tables: neighbours, FDB entries, nexthop objects and routes, as data.
 
+mod notice;
 pub(super) mod wire;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::net::IpAddr;
 use cni::Cidr;
 
 use super::MacAddress;
+pub use notice::is_echo;
 
 /// The metric of an IPv6 route that is given none (`IP6_RT_PRIO_USER`); IPv4's is 0.
 const DEFAULT_METRIC_IPV6: u32 = 1024;

@@ -32,7 +32,7 @@ mod vxlan;
 pub use address::{AddressState, InterfaceAddress};
 pub use bridge::{BridgeSettings, PortSettings, Vlan, VlanRange};
 pub use connection::Netlink;
-pub use entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, NexthopKind, PrefixRoute, Way};
+pub use entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, NexthopKind, PrefixRoute, Way, is_echo};
 pub use link::{Link, LinkChange, MacAddress, MacError, VethPairSpec};
 pub use path::Path;
 pub use route::RouteEntry;

@@ -238,6 +238,50 @@ impl Fdb {
     }
 }
 
+/// What an entry is for, without what it says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Neighbour(u32, IpAddr),
+    Fdb(u32, MacAddress),
+    Nexthop(u32),
+    Route(Cidr, u32),
+}
+
+impl Key {
+    pub(super) fn of(entry: &Entry) -> Self {
+        match entry {
+            Entry::Neighbour(neighbour) => Self::Neighbour(neighbour.link, neighbour.address),
+            Entry::Fdb(fdb) => Self::Fdb(fdb.link, fdb.mac),
+            Entry::Nexthop(nexthop) => Self::Nexthop(nexthop.id),
+            Entry::Route(route) => Self::Route(route.destination, route.metric),
+        }
+    }
+
+    /// Whether a message about neighbours is about those of a bridge or a VXLAN device.
+    pub(super) fn is_of_fdb(payload: &[u8]) -> bool {
+        payload.first() == Some(&AF_BRIDGE)
+    }
+}
+
+/// The key of the entry that a message is about, whether it makes the entry or removes it.
+pub(super) fn key(kind: u16, payload: &[u8]) -> Option<Key> {
+    match kind & !DELETE {
+        RTM_NEWNEIGH => {
+            let heard = heard(payload)?;
+            let value =
+                |wanted| parse(heard.attributes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+            if Key::is_of_fdb(payload) {
+                Some(Key::Fdb(heard.link, MacAddress(value(NDA_LLADDR)?.try_into().ok()?)))
+            } else {
+                Some(Key::Neighbour(heard.link, ip(value(NDA_DST)?)?))
+            }
+        }
+        RTM_NEWNEXTHOP => Nexthop::decode(payload).map(|nexthop| Key::Nexthop(nexthop.id)),
+        RTM_NEWROUTE => PrefixRoute::decode(payload).map(|route| Key::Route(route.destination, route.metric)),
+        _ => None,
+    }
+}
+
 /// `struct nhmsg`.
 fn nexthop_header(into: &mut Vec<u8>, family: u8, protocol: u8, flags: u32) {
     into.extend_from_slice(&[family, 0, protocol, 0]);
