@@ -9,6 +9,7 @@ use ferrule_core::netlink::{
     FdbTarget, MacAddress, NetlinkError, Nexthop, NexthopKind, PrefixRoute, Tables, Way,
 };
 
+use crate::nexthops::Nexthops;
 use crate::table::Table;
 
 /// Hardware address of the entries for frames that no other entry is for.
@@ -139,6 +140,12 @@ impl Actual {
         let led = groups.into_iter().filter_map(|group| Some((*vteps.get(&group.member)?, group)));
         self.groups = led.collect();
         Ok(())
+    }
+
+    /// Which nexthops there are.
+    pub(crate) fn nexthops(self) -> Nexthops {
+        let Self { gateways, groups, taken, objects, fdb_objects, .. } = self;
+        Nexthops { gateways, groups, taken, objects, fdb_objects }
     }
 
     /// Treats the kernel as one without nexthop objects (before 5.3).

@@ -8,6 +8,7 @@ use ferrule_core::netlink::MacAddress;
 
 use crate::mac;
 use crate::names::{Family, Mode};
+use crate::node::NodeRecord;
 use crate::table::Table;
 use crate::view::View;
 
@@ -49,34 +50,52 @@ pub struct Desired {
 impl Desired {
     /// The objects of a view.
     pub fn of(view: &View) -> Self {
-        let mut desired = Self { peers: view.peers().len(), ..Self::default() };
         let settings = view.settings();
+        let mut desired = Self::default();
         if let Some(group) = settings.multicast_group {
             // The kernel's own entry for the group, which it makes with the device.
             desired.flood.insert(group);
         }
         match settings.mode {
-            Mode::Routed => desired.route(view),
-            Mode::Bridged => desired.bridge(view),
+            Mode::Routed => {
+                for family in Family::ALL {
+                    desired.addresses.extend(view.node().tunnel_address(family).map(Cidr::host));
+                }
+                desired.routes = view.node().blocks.iter().map(|block| (*block, Hop::Nowhere)).collect();
+            }
+            Mode::Bridged => desired.gateways = gateways(&settings.subnets),
         }
+        desired.extend(Self::of_peers(view, view.peers_and_macs()));
         desired
     }
 
-    fn route(&mut self, view: &View) {
+    /// Those that there are because of one peer.
+    pub fn of_peer(view: &View, peer: &NodeRecord) -> Self {
+        Self::of_peers(view, std::iter::once((peer, mac::vtep(&view.settings().network, &peer.node))))
+    }
+
+    fn of_peers<'v>(view: &View, peers: impl Iterator<Item = (&'v NodeRecord, MacAddress)>) -> Self {
         let settings = view.settings();
-        for family in Family::ALL {
-            self.addresses.extend(view.node().tunnel_address(family).map(Cidr::host));
+        match settings.mode {
+            Mode::Routed => Self::routed(view, peers),
+            // The kernel learns who is where.
+            Mode::Bridged if settings.multicast_group.is_some() => {
+                Self { peers: peers.count(), ..Self::default() }
+            }
+            Mode::Bridged => Self::bridged(view, peers),
         }
-        let mut routes: Vec<(Cidr, Hop)> =
-            view.node().blocks.iter().map(|block| (*block, Hop::Nowhere)).collect();
-        let (mut neighbours, mut fdb) = (Vec::new(), Vec::new());
-        for peer in view.peers() {
+    }
+
+    fn routed<'v>(view: &View, peers: impl Iterator<Item = (&'v NodeRecord, MacAddress)>) -> Self {
+        let mut desired = Self::default();
+        let (mut neighbours, mut fdb, mut routes) = (Vec::new(), Vec::new(), Vec::new());
+        for (peer, mac) in peers {
+            desired.peers += 1;
             let Some(vtep) = peer.underlay(view.family()) else { continue };
-            let mac = mac::vtep(&settings.network, &peer.node);
             let mut tunnelled = false;
             let direct = |family| {
                 let underlay = peer.underlay(family).filter(|address| view.underlay().is_on_link(*address));
-                underlay.filter(|_| settings.direct_routing)
+                underlay.filter(|_| view.settings().direct_routing)
             };
             for family in Family::ALL {
                 let Some(inside) = peer.tunnel_address(family) else { continue };
@@ -89,43 +108,73 @@ impl Desired {
                 routes.extend(peer.blocks_of(family).map(|block| (block, hop)));
             }
             if tunnelled {
-                fdb.push((mac, self.vteps.len()));
-                self.vteps.push(vtep);
+                fdb.push((mac, desired.vteps.len()));
+                desired.vteps.push(vtep);
             }
         }
-        self.routes = routes.into();
-        self.neighbours = neighbours.into();
-        self.fdb = fdb.into();
+        desired.routes = routes.into();
+        desired.neighbours = neighbours.into();
+        desired.fdb = fdb.into();
+        desired
     }
 
-    fn bridge(&mut self, view: &View) {
+    fn bridged<'v>(view: &View, peers: impl Iterator<Item = (&'v NodeRecord, MacAddress)>) -> Self {
         let settings = view.settings();
-        self.gateways = gateways(&settings.subnets);
-        if settings.multicast_group.is_some() {
-            // The kernel learns who is where.
-            return;
-        }
+        let mut desired = Self::default();
         // Each node has the gateway's address itself.
-        let gateways: Vec<IpAddr> = self.gateways.iter().map(Cidr::address).collect();
+        let gateways: Vec<IpAddr> = settings.subnets.iter().filter_map(gateway).collect();
         let (mut neighbours, mut fdb) = (Vec::new(), Vec::new());
-        for peer in view.peers() {
+        for (peer, _) in peers {
+            desired.peers += 1;
             let Some(vtep) = peer.underlay(view.family()) else { continue };
             if settings.bum {
-                self.flood.insert(vtep);
+                desired.flood.insert(vtep);
             }
             for endpoint in endpoints(&peer.blocks) {
                 if gateways.contains(&endpoint.address) {
                     continue;
                 }
                 let mac = mac::container(&settings.network, endpoint.address);
-                fdb.push((mac, self.vteps.len()));
+                fdb.push((mac, desired.vteps.len()));
                 neighbours.push((endpoint.address, mac));
                 neighbours.extend(endpoint.second.map(|second| (second, mac)));
             }
-            self.vteps.push(vtep);
+            desired.vteps.push(vtep);
         }
-        self.fdb = fdb.into();
-        self.endpoints = neighbours.into();
+        desired.fdb = fdb.into();
+        desired.endpoints = neighbours.into();
+        desired
+    }
+
+    /// Takes in the objects of peers that are not in it yet.
+    pub fn extend(&mut self, part: Self) {
+        let before = self.vteps.len();
+        self.vteps.extend(part.vteps);
+        self.fdb.extend(part.fdb.map(|place| before + place));
+        self.neighbours.extend(part.neighbours);
+        self.endpoints.extend(part.endpoints);
+        self.routes.extend(part.routes);
+        self.flood.extend(part.flood);
+        self.peers += part.peers;
+    }
+
+    /// Leaves out the objects of peers that are in it.
+    pub fn subtract(&mut self, part: &Self) {
+        self.fdb.subtract(&part.fdb);
+        self.neighbours.subtract(&part.neighbours);
+        self.endpoints.subtract(&part.endpoints);
+        self.routes.subtract(&part.routes);
+        self.flood.retain(|vtep| !part.flood.contains(vtep));
+        self.peers -= part.peers;
+        for vtep in &part.vteps {
+            let Some(place) = self.vteps.iter().position(|other| other == vtep) else { continue };
+            // The last one takes the place that has become free.
+            self.vteps.swap_remove(place);
+            let last = self.vteps.len();
+            for other in self.fdb.values_mut().filter(|other| **other == last) {
+                *other = place;
+            }
+        }
     }
 }
 

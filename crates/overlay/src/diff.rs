@@ -264,7 +264,7 @@ fn nexthops<F: Iterator<Item = u32>>(
     ways
 }
 
-fn end_of(hop: Hop, links: &Links) -> Option<(u32, IpAddr)> {
+pub(crate) fn end_of(hop: Hop, links: &Links) -> Option<(u32, IpAddr)> {
     match hop {
         Hop::Tunnel(gateway) => Some((links.device, gateway)),
         Hop::Direct(gateway) => Some((links.underlay, gateway)),
@@ -272,7 +272,7 @@ fn end_of(hop: Hop, links: &Links) -> Option<(u32, IpAddr)> {
     }
 }
 
-fn way(destination: Cidr, hop: Hop, links: &Links, ways: &Table<Hop, u32>) -> (Way, u32) {
+pub(crate) fn way(destination: Cidr, hop: Hop, links: &Links, ways: &Table<Hop, u32>) -> (Way, u32) {
     let usual = PrefixRoute::usual_metric(destination.is_ipv4());
     match (end_of(hop, links), ways.get(&hop)) {
         (Some(_), Some(id)) => (Way::Nexthop(*id), usual),

@@ -15,6 +15,7 @@ use crate::diff::{Changes, diff};
 use crate::error::Error;
 use crate::mac;
 use crate::names::{Mode, NodeId};
+use crate::nexthops::Nexthops;
 use crate::view::{Settings, View};
 
 /// Whether entries are taken away that a drastic change would take away ([`Changes::is_drastic`]).
@@ -45,18 +46,44 @@ pub struct Report {
 /// # Errors
 /// A device that is in the way is named, and nothing has been changed. Where the kernel refuses single entries, the others have been made.
 pub fn program(view: &View, purge: Purge) -> Result<Report, Error> {
-    let desired = Desired::of(view);
+    Ok(bring_about(view, &Desired::of(view), &senders(view), purge)?.0)
+}
+
+/// As [`program`], where it is known what should be. Gives what a change of one node has to know.
+pub(crate) fn bring_about(
+    view: &View,
+    desired: &Desired,
+    senders: &BTreeSet<IpAddr>,
+    purge: Purge,
+) -> Result<(Report, Seen), Error> {
     let mut netlink = Netlink::open()?;
     let mut tables = Tables::open()?;
     device::refuse(&mut netlink, view)?;
     // Who may send is settled before anybody can; and nobody is kept out whose entries stay.
-    admit(view)?;
-    let links = device::ensure(&mut netlink, view, &desired)?;
-    let report = reconcile(&mut tables, &desired, &links, purge)?;
-    if report.withheld == 0 && purge != Purge::Never {
-        guard(view)?;
+    let guard = guard_of(view);
+    if let Some(guard) = &guard {
+        guard.admit(senders).map_err(ferrule_core::Error::from)?;
     }
-    Ok(report)
+    let links = device::ensure(&mut netlink, view, desired)?;
+    let actual = Actual::read(&mut tables, &links)?;
+    let changes = diff(desired, &actual, &links);
+    let report = apply(&mut tables, &changes, purge)?;
+    if let (Some(guard), true) = (&guard, report.withheld == 0 && purge != Purge::Never) {
+        guard.ensure(senders).map_err(ferrule_core::Error::from)?;
+    }
+    let mut nexthops = actual.nexthops();
+    nexthops.learn(&changes.set);
+    if report.withheld == 0 {
+        nexthops.learn(&changes.remove);
+    }
+    Ok((report, Seen { links, nexthops }))
+}
+
+/// The numbers of this host that the objects of a network refer to, as they were last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) links: Links,
+    pub(crate) nexthops: Nexthops,
 }
 
 /// Brings the entries of a network to what they should be: the whole of a periodic check, where the links are there.
@@ -100,30 +127,25 @@ fn commit(tables: &mut Tables, changes: &[Change]) -> Result<(), Error> {
 }
 
 /// The addresses that packets of this network come from.
-fn vteps(view: &View) -> BTreeSet<IpAddr> {
+pub(crate) fn senders(view: &View) -> BTreeSet<IpAddr> {
     view.peers().iter().filter_map(|peer| peer.underlay(view.family())).collect()
 }
 
-fn guard_of(settings: &Settings, ipv4: bool) -> VtepGuard {
-    VtepGuard { network: settings.network.clone(), ipv4, port: settings.port.get(), vni: settings.vni.get() }
+/// What lets packets of the network in from its nodes only, where that is wanted.
+pub(crate) fn guard_of(view: &View) -> Option<VtepGuard> {
+    let settings = view.settings();
+    settings.is_guarded().then(|| VtepGuard {
+        network: settings.network.clone(),
+        ipv4: view.family().is_ipv4(),
+        port: settings.port.get(),
+        vni: settings.vni.get(),
+    })
 }
 
 /// Lets packets of the network in from its nodes only, where that is wanted.
 pub fn guard(view: &View) -> Result<(), Error> {
-    if !view.settings().is_guarded() {
-        return Ok(());
-    }
-    let guard = guard_of(view.settings(), view.family().is_ipv4());
-    Ok(guard.ensure(&vteps(view)).map_err(ferrule_core::Error::from)?)
-}
-
-/// As [`guard`], without keeping anybody out who is let in.
-fn admit(view: &View) -> Result<(), Error> {
-    if !view.settings().is_guarded() {
-        return Ok(());
-    }
-    let guard = guard_of(view.settings(), view.family().is_ipv4());
-    Ok(guard.admit(&vteps(view)).map_err(ferrule_core::Error::from)?)
+    let Some(guard) = guard_of(view) else { return Ok(()) };
+    Ok(guard.ensure(&senders(view)).map_err(ferrule_core::Error::from)?)
 }
 
 /// Succeeds if this host has everything of a view; the error names the first thing that is missing or different. Changes nothing.
@@ -133,47 +155,19 @@ pub fn verify(view: &View) -> Result<(), Error> {
 
 /// As [`verify`]; says how many entries there are besides that should not be.
 pub fn survey(view: &View) -> Result<usize, Error> {
-    let drift = |what: String, found: &str| Error::Drift {
-        what,
-        network: view.settings().network.to_string(),
-        found: found.to_owned(),
-    };
+    Ok(look(view, &Desired::of(view), &senders(view))?.0)
+}
+
+/// As [`survey`], where it is known what should be. Gives what a change of one node has to know.
+pub(crate) fn look(
+    view: &View,
+    desired: &Desired,
+    senders: &BTreeSet<IpAddr>,
+) -> Result<(usize, Seen), Error> {
     let mut netlink = Netlink::open()?;
-    let device = format!("the VXLAN device {}", view.settings().device);
-    let Some(links) = device::find(&mut netlink, view)? else { return Err(drift(device, "missing")) };
-    let link = netlink.link_by_index(links.device)?.unwrap_or_default();
-    if !link.up {
-        return Err(drift(device, "down"));
-    }
-    if link.mac != view.mac().to_string() {
-        let what = format!("the hardware address of {}", view.settings().device);
-        return Err(drift(what, &format!("{}, not {}", link.mac, view.mac())));
-    }
-    if link.mtu != view.mtu() {
-        let what = format!("the MTU of {}", view.settings().device);
-        return Err(drift(what, &format!("{}, not {}", link.mtu, view.mtu())));
-    }
-    let settings = view.settings();
-    let expected = (settings.vni.get(), settings.port.get(), Some(view.underlay().address));
-    let vxlan = link.vxlan.unwrap_or_default();
-    if (vxlan.vni, vxlan.port, vxlan.local) != expected {
-        let local = vxlan.local.map_or_else(|| "none".to_owned(), |address| address.to_string());
-        let found = format!("VNI {}, port {}, source address {local}", vxlan.vni, vxlan.port);
-        return Err(drift(device, &found));
-    }
-    let desired = Desired::of(view);
-    let on_device = (Some(links.device), &settings.device, &desired.addresses);
-    let on_bridge = (links.bridge, &settings.bridge, &desired.gateways);
-    for (link, name, wanted) in [on_device, on_bridge] {
-        let Some(link) = link else { continue };
-        let present = netlink.addresses(link)?;
-        let is_missing = |address: &&Cidr| !present.iter().any(|other| other.cidr == **address);
-        if let Some(address) = wanted.iter().find(is_missing) {
-            return Err(drift(format!("address {address} of {name}"), "missing"));
-        }
-    }
+    let links = look_at_links(&mut netlink, view, desired)?;
     let actual = Actual::read(&mut Tables::open()?, &links)?;
-    let changes = diff(&desired, &actual, &links);
+    let changes = diff(desired, &actual, &links);
     let mut surplus = changes.remove.len();
     let mut wrong = changes.set.iter().filter_map(|change| match change {
         Change::Set(entry) => Some(entry),
@@ -181,13 +175,53 @@ pub fn survey(view: &View) -> Result<usize, Error> {
         Change::Remove(_) => None,
     });
     if let Some(entry) = wrong.next() {
-        return Err(drift(entry.to_string(), "missing or different"));
+        return Err(drift(view, entry.to_string(), "missing or different"));
     }
-    if settings.is_guarded() {
-        let guard = guard_of(settings, view.family().is_ipv4());
-        surplus += guard.verify(&vteps(view)).map_err(ferrule_core::Error::from)?;
+    if let Some(guard) = guard_of(view) {
+        surplus += guard.verify(senders).map_err(ferrule_core::Error::from)?;
     }
-    Ok(surplus)
+    Ok((surplus, Seen { links, nexthops: actual.nexthops() }))
+}
+
+fn drift(view: &View, what: String, found: &str) -> Error {
+    Error::Drift { what, network: view.settings().network.to_string(), found: found.to_owned() }
+}
+
+/// The links of a view, if they are as they should be.
+fn look_at_links(netlink: &mut Netlink, view: &View, desired: &Desired) -> Result<Links, Error> {
+    let settings = view.settings();
+    let device = format!("the VXLAN device {}", settings.device);
+    let Some(links) = device::find(netlink, view)? else { return Err(drift(view, device, "missing")) };
+    let link = netlink.link_by_index(links.device)?.unwrap_or_default();
+    if !link.up {
+        return Err(drift(view, device, "down"));
+    }
+    if link.mac != view.mac().to_string() {
+        let what = format!("the hardware address of {}", settings.device);
+        return Err(drift(view, what, &format!("{}, not {}", link.mac, view.mac())));
+    }
+    if link.mtu != view.mtu() {
+        let what = format!("the MTU of {}", settings.device);
+        return Err(drift(view, what, &format!("{}, not {}", link.mtu, view.mtu())));
+    }
+    let expected = (settings.vni.get(), settings.port.get(), Some(view.underlay().address));
+    let vxlan = link.vxlan.unwrap_or_default();
+    if (vxlan.vni, vxlan.port, vxlan.local) != expected {
+        let local = vxlan.local.map_or_else(|| "none".to_owned(), |address| address.to_string());
+        let found = format!("VNI {}, port {}, source address {local}", vxlan.vni, vxlan.port);
+        return Err(drift(view, device, &found));
+    }
+    let on_device = (Some(links.device), &settings.device, &desired.addresses);
+    let on_bridge = (links.bridge, &settings.bridge, &desired.gateways);
+    for (link, name, wanted) in [on_device, on_bridge] {
+        let Some(link) = link else { continue };
+        let present = netlink.addresses(link)?;
+        let is_missing = |address: &&Cidr| !present.iter().any(|other| other.cidr == **address);
+        if let Some(address) = wanted.iter().find(is_missing) {
+            return Err(drift(view, format!("address {address} of {name}"), "missing"));
+        }
+    }
+    Ok(links)
 }
 
 /// This host's part of a network, as a resource of the attachments that share it. `node` is this host's name, where it is known.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Invalid, Reason};
+use crate::ledger;
 use crate::names::{NodeId, Port, Vni};
 use crate::node::{Listed, NodeRecord};
 use crate::view::{Settings, Underlay};
@@ -144,10 +145,10 @@ impl State {
         directory().join(format!("{network}.json"))
     }
 
-    /// Where the nodes of a network are, as a list of records: `/run/ferrule/overlay/NETWORK.peers.json`. The plugin reads it only where
-    /// the device has to be made again.
+    /// Where the nodes of a network are ([`ledger`]): `/run/ferrule/overlay/NETWORK.peers.jsonl`. The plugin reads it only where the device has
+    /// to be made again.
     pub fn peers_path(network: &NetworkName) -> PathBuf {
-        directory().join(format!("{network}.peers.json"))
+        directory().join(format!("{network}.peers.jsonl"))
     }
 
     /// Reads the state of a network; [`Error::NoState`] where there is none.
@@ -177,14 +178,9 @@ impl State {
         Ok(replace(&path, &serde_json::to_vec(self).unwrap_or_default())?)
     }
 
-    /// Writes the nodes of a network, in one step.
-    pub fn write_nodes(network: &NetworkName, nodes: &[NodeRecord]) -> Result<(), Error> {
-        Ok(replace(&Self::peers_path(network), &serde_json::to_vec(nodes).unwrap_or_default())?)
-    }
-
     /// The nodes of a network, as the agent has written them last.
     pub fn read_nodes(&self) -> Result<Vec<Listed>, Error> {
-        peers_file(&Self::peers_path(&self.settings.network), self.settings.vni, self.settings.port)
+        Ok(ledger::read(&Self::peers_path(&self.settings.network), false)?.1)
     }
 
     /// Does something to a network of the agent's while nobody else does.

@@ -63,6 +63,39 @@ impl<K: Ord, V> Table<K, V> {
         self.0.is_empty()
     }
 
+    /// Takes in what another has. Where both have a key, the other's value counts.
+    pub fn extend(&mut self, other: Self) {
+        if other.is_empty() {
+            return;
+        }
+        let mut pairs = std::mem::take(&mut self.0);
+        // Two runs in order, which a stable sort merges in one pass.
+        pairs.extend(other.0);
+        *self = pairs.into();
+    }
+
+    /// Leaves out what `keep` does not say yes to.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        self.0.retain(|(key, value)| keep(key, value));
+    }
+
+    /// Leaves out the keys of another.
+    pub fn subtract<W>(&mut self, other: &Table<K, W>) {
+        if !other.is_empty() {
+            self.0.retain(|(key, _)| !other.contains(key));
+        }
+    }
+
+    /// The values, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.0.iter_mut().map(|(_, value)| value)
+    }
+
+    /// The same keys with other values.
+    pub fn map<W>(self, mut each: impl FnMut(V) -> W) -> Table<K, W> {
+        Table(self.0.into_iter().map(|(key, value)| (key, each(value))).collect())
+    }
+
     /// Gives each key of the two, in order, with what it is in one and in the other.
     pub fn compare<'t, W>(
         &'t self,
@@ -95,6 +128,17 @@ mod tests {
         let table: Table<u8, char> = [(2, 'a'), (1, 'b'), (2, 'c'), (2, 'd')].into_iter().collect();
         assert_eq!(table.iter().copied().collect::<Vec<_>>(), [(1, 'b'), (2, 'd')]);
         assert_eq!((table.get(&2), table.get(&3)), (Some(&'d'), None));
+    }
+
+    #[test]
+    fn what_was_taken_in_can_be_left_out_again() {
+        let before: Table<u8, char> = [(1, 'a'), (4, 'd')].into_iter().collect();
+        let part: Table<u8, char> = [(0, 'z'), (2, 'b'), (9, 'y')].into_iter().collect();
+        let mut table = before.clone();
+        table.extend(part.clone());
+        assert_eq!(table.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [0, 1, 2, 4, 9]);
+        table.subtract(&part);
+        assert_eq!(table, before);
     }
 
     #[test]

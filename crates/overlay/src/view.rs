@@ -149,6 +149,8 @@ pub struct View {
     underlay: Underlay,
     node: NodeRecord,
     peers: Vec<NodeRecord>,
+    /// The hardware addresses of the peers' tunnel ends.
+    macs: Vec<MacAddress>,
     mtu: u32,
 }
 
@@ -190,32 +192,34 @@ impl View {
         order.sort_by_key(|(index, listed)| {
             (listed.record.node != *own, std::cmp::Reverse(listed.record.epoch), *index)
         });
-        let mut accepted: Vec<(usize, Listed)> = Vec::with_capacity(order.len());
-        for (index, listed) in order {
+        let mut accepted: Vec<(MacAddress, Listed)> = Vec::with_capacity(order.len());
+        for (_, listed) in order {
             match screen.admit(&listed) {
-                Ok(()) => accepted.push((index, listed)),
+                Ok(mac) => accepted.push((mac, listed)),
                 // Without the node itself there is no view.
                 Err(invalid) if listed.record.node == *own => return Err(invalid),
                 Err(invalid) => refused.push(invalid),
             }
         }
-        accepted.sort_by_key(|(index, _)| *index);
+        accepted.sort_by(|(_, one), (_, other)| one.record.node.cmp(&other.record.node));
         let mut node = None;
         let mut peers = Vec::with_capacity(accepted.len());
-        for (_, listed) in accepted {
+        let mut macs = Vec::with_capacity(accepted.len());
+        for (mac, listed) in accepted {
             if listed.record.node == *own {
                 node = Some(listed);
             } else {
                 peers.push(listed.record);
+                macs.push(mac);
             }
         }
         let Some(Listed { path, record: node }) = node else {
             let reason = Reason::NotAmongPeers { own: vec![underlay.address] };
             return Err(Invalid::new("peers", own, reason));
         };
-        check_own(&settings, &path, &node, &peers)?;
+        check_own(&settings, &path, &node, peers.iter())?;
         let mtu = mtu(&settings, &underlay, &node)?;
-        Ok((Self { settings, underlay, node, peers, mtu }, refused))
+        Ok((Self { settings, underlay, node, peers, macs, mtu }, refused))
     }
 
     /// The settings.
@@ -233,9 +237,14 @@ impl View {
         &self.node
     }
 
-    /// The other nodes, in the order they were listed.
+    /// The other nodes, by name.
     pub fn peers(&self) -> &[NodeRecord] {
         &self.peers
+    }
+
+    /// The other nodes with the hardware addresses of their tunnel ends.
+    pub(crate) fn peers_and_macs(&self) -> impl Iterator<Item = (&NodeRecord, MacAddress)> {
+        self.peers.iter().zip(self.macs.iter().copied())
     }
 
     /// MTU inside the tunnels in bytes.
@@ -322,18 +331,18 @@ fn endpoint_count(blocks: &[Cidr]) -> u64 {
 }
 
 /// What is asked of this node only.
-fn check_own(
+fn check_own<'p>(
     settings: &Settings,
     path: &str,
     node: &NodeRecord,
-    peers: &[NodeRecord],
+    peers: impl Iterator<Item = &'p NodeRecord>,
 ) -> Result<(), Invalid> {
     // Where the kernel learns who is where, addresses may come from anywhere.
     if node.blocks.is_empty() && settings.multicast_group.is_none() {
         return Err(Invalid::new(&format!("{path}.blocks"), "[]", Reason::NoBlock));
     }
     if settings.mode == Mode::Bridged && settings.multicast_group.is_none() {
-        let endpoints = peers.iter().map(|peer| endpoint_count(&peer.blocks)).fold(0, u64::saturating_add);
+        let endpoints = peers.map(|peer| endpoint_count(&peer.blocks)).fold(0, u64::saturating_add);
         if endpoints > ENDPOINT_LIMIT {
             let reason = Reason::TooManyEndpoints { endpoints, limit: ENDPOINT_LIMIT };
             return Err(Invalid::new("mode", "bridged", reason));
@@ -383,8 +392,8 @@ impl<'s> Screen<'s> {
         }
     }
 
-    /// Lets a node in, or says why not; one that is not let in claims nothing.
-    fn admit(&mut self, listed: &Listed) -> Result<(), Invalid> {
+    /// Lets a node in, or says why not; one that is not let in claims nothing. Gives the hardware address of its tunnel end.
+    fn admit(&mut self, listed: &Listed) -> Result<MacAddress, Invalid> {
         let Listed { path, record } = listed;
         let at = |key: &str| format!("{path}.{key}");
         if let Some(other) = self.names.get(&record.node) {
@@ -439,7 +448,7 @@ impl<'s> Screen<'s> {
             let key = (block.is_ipv4(), block.address());
             self.blocks.insert(key, (*block, record.node.clone(), path.clone()));
         }
-        Ok(())
+        Ok(mac)
     }
 
     fn check_block(&self, record: &NodeRecord, block: &Cidr) -> Result<(), Reason> {
@@ -469,5 +478,8 @@ impl<'s> Screen<'s> {
     }
 }
 
+mod step;
 #[cfg(test)]
 mod tests;
+
+pub use step::Step;

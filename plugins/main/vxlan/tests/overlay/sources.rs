@@ -3,7 +3,7 @@
 use std::fs;
 
 use cni::{LinkName, NetworkName};
-use ferrule_overlay::{Listed, NodeId, Settings, State, Underlay, View, Vni, remove, source};
+use ferrule_overlay::{Listed, NodeId, Settings, State, Underlay, View, Vni, ledger, remove, source};
 use serde_json::json;
 use testkit::{Fabric, FabricHost, ping};
 
@@ -18,8 +18,8 @@ fn agent(host: &FabricHost, nodes: &[Listed]) -> Settings {
     let view = View::new(settings.clone(), underlay, &own, nodes.to_vec()).unwrap();
     host.enter(|| {
         State::of(&view).write().unwrap();
-        let records: Vec<_> = nodes.iter().map(|listed| listed.record.clone()).collect();
-        State::write_nodes(&settings.network, &records).unwrap();
+        let records = nodes.iter().map(|listed| &listed.record);
+        ledger::write(&State::peers_path(&settings.network), None, records).unwrap();
     });
     settings
 }
