@@ -1,13 +1,14 @@
 //! The agent: one loop that takes what the source tells, what the kernel notices and what time brings, and makes the kernel agree.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ferrule_overlay::{Invalid, Listed, NodeId, NodeRecord, State, Underlay, View, identity};
+use ferrule_overlay::{Invalid, Listed, Live, NodeId, NodeRecord, State, Underlay, View, identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{Config, Origin};
 use crate::control::{self, Claim, Question};
@@ -16,10 +17,13 @@ use crate::kernel::Occasion;
 use crate::membership::Membership;
 use crate::notify::{Noticed, Notifications, Scope};
 use crate::report::Reporter;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Unwritten};
 use crate::source::{Event, FileSource, Presence, Source};
 use crate::status::joined;
-use crate::{kernel, systemd, underlay};
+use crate::{kernel, underlay};
+
+mod step;
+mod written;
 
 /// What comes together is looked at together: a flush is many notifications.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -32,8 +36,6 @@ const DEFERENCE: Duration = Duration::from_secs(2);
 const SECOND_LOOK: Duration = Duration::from_millis(300);
 /// The same where the list comes from a server, whose nodes have to be given time to write themselves down again.
 const SECOND_LOOK_SERVER: Duration = Duration::from_secs(10);
-/// How long nodes wait to be written to disk after the last time: so long for each of them, and at most this.
-const PERSIST_INTERVAL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 
 /// Runs the agent until it is told to end.
 pub(crate) async fn run(config: Config) -> Result<(), Error> {
@@ -72,10 +74,16 @@ struct Agent {
     /// This node's record, from the source or from disk.
     own: Option<NodeRecord>,
     presence: Option<Presence>,
-    view: Option<View>,
+    live: Option<Live>,
+    /// Nodes that the source has told of since, where that is all that it has told.
+    stepped: BTreeSet<NodeId>,
     scope: Scope,
-    /// What the plugin was told last.
+    /// What the plugin was told last, and whether that may be out of date.
     state: Option<State>,
+    untold: bool,
+    unwritten: Unwritten,
+    /// How many lines the files of nodes have more than they would need.
+    appended: usize,
     /// What time brings; `None` for never.
     compose_at: Option<Instant>,
     check_at: Instant,
@@ -134,8 +142,12 @@ impl Agent {
             membership,
             own,
             presence: None,
-            view: None,
+            live: None,
+            stepped: BTreeSet::new(),
             state: None,
+            untold: true,
+            unwritten: Unwritten::All,
+            appended: 0,
             relist_at: None,
             persist_at: None,
             persisted: None,
@@ -171,7 +183,7 @@ impl Agent {
                     let noticed = noticed.map_err(Error::system("listen to the kernel's notifications"))?;
                     self.notice(noticed);
                 }
-                () = at(self.compose_at) => self.compose(),
+                () = at(self.compose_at) => self.advance(&mut notifications)?,
                 () = sleep_until(self.check_at) => self.check(),
                 () = at(self.relist_at) => {
                     self.relist_at = None;
@@ -179,7 +191,7 @@ impl Agent {
                 }
                 () = at(self.persist_at) => self.persist(),
                 Some(question) = questions.recv() => {
-                    let _ = question.send(Box::new(self.report.status(self.view.as_ref(), &self.membership)));
+                    let _ = question.send(Box::new(self.report.status(self.view(), &self.membership)));
                 }
                 () = end.next() => {
                     info!("ending; what is in the kernel stays");
@@ -207,27 +219,35 @@ impl Agent {
                 self.report.listed();
                 self.heard = true;
                 if self.source.is_written_by_hand() {
+                    let stepped = self.note_list(&listed);
                     self.written = Some(listed);
+                    if stepped {
+                        return;
+                    }
                 } else {
                     self.membership.list(listed);
                 }
             }
             Event::Upsert(listed) => {
                 self.report.changed();
-                if !self.membership.upsert(*listed) {
-                    return;
+                let node = listed.record.node.clone();
+                if self.membership.upsert(*listed) {
+                    self.note_step(node);
                 }
+                return;
             }
             Event::Delete(node) => {
                 self.report.changed();
-                if !self.membership.delete(&node) {
-                    return;
+                if self.membership.delete(&node) {
+                    self.note_step(node);
                 }
+                return;
             }
             Event::Agreed(family) => {
                 if self.config.settings.transport.replace(family) == Some(family) {
                     return;
                 }
+                self.unwritten = Unwritten::All;
             }
             Event::Published(record) => {
                 self.warn_of_new_blocks(&record);
@@ -264,11 +284,11 @@ impl Agent {
         }
         // Before the first list there is nothing to compose, and after a start beside a running device it is not yet time. What could not be
         // composed may have lacked this address.
-        let composable = self.view.is_some() || self.report.is_misfit();
+        let composable = self.live.is_some() || self.report.is_misfit();
         if (noticed.addresses || noticed.overflow) && composable {
             self.compose_at = Some(self.compose_at.map_or(soon, |due| due.min(soon)));
         }
-        if noticed.addresses && self.view.is_none() {
+        if noticed.addresses && self.live.is_none() {
             self.announce();
         }
     }
@@ -324,6 +344,10 @@ impl Agent {
         options.endpoints.iter().find_map(|url| url.split("://").nth(1)?.trim_end_matches('/').parse().ok())
     }
 
+    fn view(&self) -> Option<&View> {
+        self.live.as_ref().map(Live::view)
+    }
+
     /// Works out the view from what is known, and makes it so.
     fn compose(&mut self) {
         self.compose_at = None;
@@ -335,15 +359,16 @@ impl Agent {
             Ok(None) => return,
             Err(error) => {
                 let mut reason = chain(&error);
-                if self.source.is_written_by_hand() && self.view.is_some() {
+                if self.source.is_written_by_hand() && self.live.is_some() {
                     reason += "; the last good list goes on being used";
                 }
                 return self.report.misfit(Some(reason));
             }
         };
         self.report.misfit(None);
-        let told = std::mem::take(&mut self.cause.told);
-        if !told && self.view.as_ref() == Some(&view) {
+        let stepped = !std::mem::take(&mut self.stepped).is_empty();
+        let told = std::mem::take(&mut self.cause.told) || stepped;
+        if !told && self.view() == Some(&view) {
             return;
         }
         self.report.refused(&refused);
@@ -353,7 +378,11 @@ impl Agent {
         }
         self.cause.expected = true;
         self.log_difference(&view);
-        self.view = Some(view);
+        if self.view() != Some(&view) {
+            self.live = Some(Live::new(view));
+            self.untold = true;
+            self.unwritten = Unwritten::All;
+        }
         self.check();
     }
 
@@ -388,30 +417,10 @@ impl Agent {
         Ok(Some(View::screened(settings, underlay, &node, nodes)?))
     }
 
-    fn log_difference(&self, view: &View) {
-        let Some(before) = &self.view else {
-            info!(node = %view.node().node, blocks = %joined(&view.node().blocks), underlay = %view.underlay().address, mtu = view.mtu(), peers = view.peers().len(), "this node's view");
-            return;
-        };
-        if before.underlay() != view.underlay() {
-            info!(from = %before.underlay().address, to = %view.underlay().address, mtu = view.mtu(), "the underlay has changed");
-        }
-        let names = |view: &View| {
-            view.peers().iter().map(|peer| peer.node.clone()).collect::<std::collections::BTreeSet<NodeId>>()
-        };
-        let (old, new) = (names(before), names(view));
-        for peer in new.difference(&old).take(20) {
-            info!(%peer, "joined");
-        }
-        for peer in old.difference(&new).take(20) {
-            info!(%peer, "left");
-        }
-    }
-
     /// Compares everything with the kernel, and puts right what differs.
     fn check(&mut self) {
         let started = Instant::now();
-        let Some(view) = &self.view else {
+        let Some(live) = &mut self.live else {
             self.check_at = started + self.config.check_interval;
             return;
         };
@@ -422,8 +431,8 @@ impl Agent {
             (false, true) => Occasion::Notice,
             (false, false) => Occasion::Clock,
         };
-        let checked = kernel::check(view, self.membership.purge(), occasion);
-        self.scope = kernel::scope(view);
+        let checked = kernel::check(live, self.membership.purge(), occasion);
+        self.scope = kernel::scope(live.view());
         match checked {
             Ok((report, found)) => self.agree(report.as_ref(), found),
             Err(error) => {
@@ -454,52 +463,6 @@ impl Agent {
             }
         }
         self.settled();
-    }
-
-    /// Tells the plugin and the disk, once the kernel agrees.
-    fn settled(&mut self) {
-        let Some(view) = &self.view else { return };
-        let state = State::of(view);
-        if self.state.as_ref() != Some(&state) {
-            match state.write() {
-                Ok(()) => self.state = Some(state),
-                Err(error) => self.report.trouble(chain(&error)),
-            }
-        }
-        if self.persist_at.is_none() {
-            let nodes = u32::try_from(view.peers().len()).unwrap_or(u32::MAX);
-            let interval = PERSIST_INTERVAL.0.saturating_mul(nodes).min(PERSIST_INTERVAL.1);
-            let earliest = self.persisted.map_or_else(Instant::now, |last| last + interval);
-            self.persist_at = Some(earliest);
-        }
-        if !self.ready && self.state.is_some() {
-            self.ready = true;
-            systemd::notify("READY=1");
-            info!(device = %self.config.settings.device, "ready");
-        }
-    }
-
-    /// Writes the nodes down: for the plugin, which may have to make the device again, and on disk for the next start.
-    fn persist(&mut self) {
-        self.persist_at = None;
-        let Some(view) = &self.view else { return };
-        let snapshot = Snapshot {
-            node: view.node().clone(),
-            peers: view.peers().to_vec(),
-            transport: self.config.settings.transport,
-        };
-        self.persisted = Some(Instant::now());
-        if self.report.is_persisted(&snapshot) {
-            return;
-        }
-        let network = &self.config.settings.network;
-        let all: Vec<NodeRecord> = std::iter::once(&snapshot.node).chain(&snapshot.peers).cloned().collect();
-        let written = State::write_nodes(network, &all).map_err(Error::from);
-        match written.and_then(|()| snapshot.write(&self.config.state_dir, network, self.config.settings.vni))
-        {
-            Ok(()) => self.report.persisted(snapshot),
-            Err(error) => error!(error = %chain(&error), "can't write the nodes down"),
-        }
     }
 
     fn second_look(&self) -> Duration {

@@ -4,9 +4,7 @@
 use ferrule_core::marks::PROTOCOL;
 use ferrule_core::netlink::Netlink;
 use ferrule_overlay::identity::{self, OwnAddress};
-use ferrule_overlay::{
-    Error, Family, Listed, Purge, Report, Settings, State, Underlay, View, program, survey,
-};
+use ferrule_overlay::{Error, Family, Listed, Live, Purge, Report, Settings, State, Underlay, View};
 
 use crate::notify::Scope;
 
@@ -28,6 +26,20 @@ pub(crate) fn own_addresses() -> Result<Vec<OwnAddress>, Error> {
 pub(crate) fn along_paths(underlay: Underlay, nodes: &[Listed]) -> Result<Underlay, Error> {
     let mtu = identity::path_mtu(&mut Netlink::open()?, &underlay, nodes)?;
     Ok(Underlay { mtu, ..underlay })
+}
+
+/// Whether the ways to a peer carry what those to all others do, so that its coming, or its leaving, changes nothing for them.
+pub(crate) fn carries_the_same(underlay: &Underlay, after: Option<&Listed>) -> Result<bool, Error> {
+    let mut netlink = Netlink::open()?;
+    if let Some(listed) = after {
+        let mtu = identity::path_mtu(&mut netlink, underlay, std::slice::from_ref(listed))?;
+        if mtu != underlay.mtu {
+            return Ok(false);
+        }
+    }
+    // Where a way carries less than the link, it may have been the one that ends.
+    let link = netlink.link(underlay.interface.as_str())?;
+    Ok(link.is_some_and(|link| link.mtu == underlay.mtu))
 }
 
 /// Whether the network's device is there, from an agent before.
@@ -62,13 +74,13 @@ pub(crate) enum Occasion {
 /// Looks whether everything is as it should be, and makes it so if not. Says what was found. Most of the time that is nothing, and then all has been
 /// listed once.
 pub(crate) fn check(
-    view: &View,
+    live: &mut Live,
     purge: Purge,
     occasion: Occasion,
 ) -> Result<(Option<Report>, Option<Found>), Error> {
     let mut noticed = None;
     if occasion != Occasion::News {
-        noticed = match survey(view) {
+        noticed = match live.survey() {
             Ok(0) => return Ok((Some(Report::default()), None)),
             Ok(_) if occasion == Occasion::Notice => return Ok((None, None)),
             Ok(_) => None,
@@ -78,7 +90,8 @@ pub(crate) fn check(
         };
     }
     // A plugin that finds the device missing makes it, too.
-    let report = State::locked(&view.settings().network, || program(view, purge))?;
+    let network = live.view().settings().network.clone();
+    let report = State::locked(&network, || live.program(purge))?;
     let entries = report.set + report.removed;
     if occasion == Occasion::News || (noticed.is_none() && entries == 0) {
         return Ok((Some(report), None));

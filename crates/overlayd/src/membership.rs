@@ -117,6 +117,11 @@ impl Membership {
         self.nodes.values().map(|(listed, _)| listed)
     }
 
+    /// The record of a node.
+    pub fn get(&self, node: &NodeId) -> Option<&Listed> {
+        self.nodes.get(node).map(|(listed, _)| listed)
+    }
+
     /// When the record of a node came or changed.
     pub fn since(&self, node: &NodeId) -> Moment {
         self.nodes.get(node).map(|(_, since)| *since).unwrap_or_default()

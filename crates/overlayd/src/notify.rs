@@ -5,6 +5,7 @@
 
 use std::io;
 
+use ferrule_core::netlink::{Change, is_echo};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use tokio::io::unix::AsyncFd;
@@ -16,6 +17,8 @@ const ROUTE_GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 32];
 /// Changes of `nf_tables` (`linux/netfilter/nfnetlink.h`).
 const NFNLGRP_NFTABLES: u32 = 7;
 
+/// `NFT_MSG_NEWGEN` of `NFNL_SUBSYS_NFTABLES`.
+const NEWGEN: u16 = (10 << 8) | 15;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
@@ -107,6 +110,30 @@ impl Notifications {
                 return Ok(noticed);
             }
         }
+    }
+}
+
+impl Notifications {
+    /// Takes what has come until now, but for what tells of one's own changes: of these in the forwarding tables, and of so many transactions of the
+    /// firewall. The kernel tells before it answers, so what a finished change has caused is there.
+    pub fn drain(&mut self, scope: Scope, own: &[Change], transactions: usize) -> io::Result<Noticed> {
+        let mut noticed = Noticed::default();
+        let overflow = drain(self.route.get_ref(), &mut self.buffer, |kind, content| {
+            if !is_echo(kind, content, own) {
+                noticed.add(judge(kind, content, scope));
+            }
+        })?;
+        noticed.overflow |= overflow;
+        if let Some(firewall) = &self.firewall {
+            // A transaction ends with one of these, whoever's it is.
+            let mut generations = 0;
+            let overflow = drain(firewall.get_ref(), &mut self.buffer, |kind, _| {
+                generations += usize::from(kind == NEWGEN);
+            })?;
+            noticed.overflow |= overflow;
+            noticed.concerns |= generations != transactions;
+        }
+        Ok(noticed)
     }
 }
 

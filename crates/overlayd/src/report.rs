@@ -5,7 +5,6 @@ use tracing::{info, warn};
 
 use crate::kernel::Found;
 use crate::membership::Membership;
-use crate::snapshot::Snapshot;
 use crate::status::{Drift, Moment, OwnStatus, PeerStatus, SourceStatus, Status};
 
 /// The most refused records that are told about one by one.
@@ -34,7 +33,6 @@ pub(crate) struct Reporter {
     /// Refused by the source, by key; and by the view.
     unreadable: Vec<String>,
     refused: Vec<String>,
-    persisted: Option<Snapshot>,
 }
 
 impl Reporter {
@@ -56,7 +54,6 @@ impl Reporter {
             drift: Drift::default(),
             unreadable: Vec::new(),
             refused: Vec::new(),
-            persisted: None,
         }
     }
 
@@ -175,12 +172,9 @@ impl Reporter {
         self.check_ms = took.as_secs_f64() * 1000.0;
     }
 
-    pub(crate) fn is_persisted(&self, snapshot: &Snapshot) -> bool {
-        self.persisted.as_ref() == Some(snapshot)
-    }
-
-    pub(crate) fn persisted(&mut self, snapshot: Snapshot) {
-        self.persisted = Some(snapshot);
+    /// Whether records are left out of the view.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     pub(crate) fn status(&self, view: Option<&View>, membership: &Membership) -> Status {

@@ -206,7 +206,7 @@ fn a_host_that_starts_while_its_file_is_away_works_from_what_it_knew() {
     let good = fs::read_to_string("/run/overlayd-test/blue.json").unwrap();
     // A snapshot is on disk a moment after the nodes are known.
     eventually("a snapshot", || {
-        fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap().then_some(())
+        fs::exists("/run/overlayd-test/h1/blue.snapshot.jsonl").unwrap().then_some(())
     });
     agents[0].kill();
     // What a reboot does: nothing is left of the kernel's state, nor of /run.

@@ -61,7 +61,7 @@ fn files_are_roots_alone_and_no_link_is_followed() {
     agent.settled(1);
     let state = "/run/overlayd-test/h1";
     testkit::eventually("the snapshot", || {
-        Path::new(state).join("blue.snapshot.json").exists().then_some(())
+        Path::new(state).join("blue.snapshot.jsonl").exists().then_some(())
     });
     let listed = sh(
         hosts[0],
@@ -71,7 +71,7 @@ fn files_are_roots_alone_and_no_link_is_followed() {
         let wanted = if line.contains(" directory ") { "700 " } else { "600 " };
         assert!(line.starts_with(wanted), "{line}");
     }
-    assert!(listed.contains("/run/ferrule/overlay/blue.peers.json"), "{listed}");
+    assert!(listed.contains("/run/ferrule/overlay/blue.peers.jsonl"), "{listed}");
 
     agent.stop();
     sh(
@@ -154,13 +154,13 @@ fn cleanup_leaves_nothing() {
     let mut agent = Agent::following(hosts[0], &file);
     agent.settled(1);
     eventually("a snapshot on disk", || {
-        std::fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap().then_some(())
+        std::fs::exists("/run/overlayd-test/h1/blue.snapshot.jsonl").unwrap().then_some(())
     });
     agent.stop();
     let (code, _, said) = overlayd(hosts[0], "cleanup --network blue --state-dir /run/overlayd-test/h1");
     assert_eq!(code, 0, "{said}");
     before.assert_same(&hosts[0].enter(Snapshot::take));
-    assert!(!std::fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap());
+    assert!(!std::fs::exists("/run/overlayd-test/h1/blue.snapshot.jsonl").unwrap());
     let left: Vec<_> = hosts[0].enter(|| {
         std::fs::read_dir("/run/ferrule/overlay")
             .into_iter()

@@ -57,6 +57,63 @@ fn a_node_that_joins_or_leaves_costs_the_others_one_event() {
     assert_eq!(etcd.keys("alive/").len(), 2);
 }
 
+/// What a node changes is made so, and written down, by itself: no comparison of everything, neither for the change nor for the notifications that it
+/// causes. What somebody else changes is noticed as before.
+#[test]
+fn a_change_of_one_node_looks_at_no_other() {
+    need_etcd!();
+    let fabric = Fabric::switched(3);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[2..]);
+    let agents = follow_all(&etcd, &hosts[..2], "--check-interval 300");
+    let agent = &agents[0];
+    let checks = || agent.status()["checks"].as_u64().unwrap();
+    let mut last = 0;
+    eventually("the agent to be at rest", || {
+        std::thread::sleep(Duration::from_millis(700));
+        let now = checks();
+        (std::mem::replace(&mut last, now) == now).then_some(())
+    });
+    let put = |number: u8, underlay: u8| {
+        let record = format!(
+            r#"{{"v":1,"node":"n{number}","epoch":1,"underlay4":"192.0.2.{underlay}","port":4789,"vnis":[100],"blocks":["10.40.{}.0/24"]}}"#,
+            200 + number
+        );
+        etcd.ctl(&format!("put /ferrule/blue/nodes/n{number} {record}"));
+    };
+    let has = |text: &'static str, count: usize| {
+        eventually(text, || (kernel(hosts[0]).matches(text).count() == count).then_some(()));
+    };
+    for number in 1..=5 {
+        put(number, 100 + number);
+    }
+    // Of each: a forwarding entry, and an element of the firewall's set.
+    has("192.0.2.105", 2);
+    agent.settled(6);
+    put(3, 133);
+    has("192.0.2.133", 2);
+    has("192.0.2.103", 0);
+    etcd.ctl("del /ferrule/blue/nodes/n4");
+    has("192.0.2.104", 0);
+    has("10.40.204.0", 0);
+    agent.settled(5);
+    let file = "/run/ferrule/overlay/blue.peers.jsonl";
+    let lines = eventually("the nodes to be written down", || {
+        let text = sh(hosts[0], &format!("cat {file}"));
+        (text.contains(r#""n3","epoch":1,"underlay4":"192.0.2.133""#) && text.contains(r#"{"left":"n4"}"#))
+            .then_some(text)
+    });
+    let all_of =
+        |name: &str| lines.lines().filter(|line| line.contains(&format!("\"node\":\"{name}\""))).count();
+    assert_eq!((all_of("h1"), all_of("h2")), (1, 1), "what has not changed is not written again:\n{lines}");
+    assert_eq!(checks(), last, "{}", agent.log());
+    assert_eq!(agent.repairs(), 0, "{}", agent.log());
+
+    sh(hosts[0], "ip route del 10.40.205.0/24");
+    eventually("a repair", || (agent.repairs() == 1).then_some(()));
+    assert!(sh(hosts[0], "ip route").contains("10.40.205.0/24"));
+}
+
 #[test]
 fn a_node_with_a_new_address_publishes_it() {
     need_etcd!();

@@ -63,7 +63,7 @@ fn a_host_that_boots_during_an_outage_comes_back() {
     agents[1].settled(1);
     let c2 = Connected::add(&fabric, hosts[1], "c2");
     eventually("a snapshot", || {
-        std::fs::exists("/run/overlayd-test/h1/blue.snapshot.json").unwrap().then_some(())
+        std::fs::exists("/run/overlayd-test/h1/blue.snapshot.jsonl").unwrap().then_some(())
     });
     etcd.members[0].kill();
     agents[0].kill();
