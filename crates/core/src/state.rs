@@ -5,11 +5,15 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 use thiserror::Error;
 
 /// The root of all state.
@@ -17,6 +21,9 @@ pub const ROOT: &str = "/run/ferrule";
 
 /// How long a lock is waited for. Its holder does a few kernel operations at most; one that takes longer is stuck.
 const LOCK_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often something is made again whose directory others prune meanwhile.
+const ATTEMPTS: u32 = 1000;
 
 /// A state file that can't be used.
 #[derive(Debug, Error)]
@@ -68,8 +75,15 @@ pub fn make_directory(path: &Path) -> Result<(), StateError> {
     let mut attempts = 0;
     loop {
         match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            // A parent that was empty has been pruned by somebody else between two steps of this.
-            Err(error) if error.kind() == ErrorKind::NotFound && attempts < 1000 => attempts += 1,
+            // What was empty has been pruned by somebody else between two steps of this: a parent, or what was just found to be there.
+            Err(error) if error.kind() == ErrorKind::NotFound && attempts < ATTEMPTS => attempts += 1,
+            Err(error)
+                if error.kind() == ErrorKind::AlreadyExists
+                    && attempts < ATTEMPTS
+                    && fs::symlink_metadata(path).map_or(true, |there| there.is_dir()) =>
+            {
+                attempts += 1;
+            }
             other => return other.map_err(StateError::file("create directory", path)),
         }
     }
@@ -137,6 +151,32 @@ pub(crate) fn prune(path: &Path) {
     }
 }
 
+/// How files of state are opened.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options
+}
+
+/// Locks a file. flock(2) itself has no deadline.
+fn lock(file: &File, path: &Path, deadline: Instant) -> Result<(), StateError> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(StateError::Locked { path: path.to_owned(), limit: LOCK_LIMIT });
+            }
+            Err(TryLockError::WouldBlock) => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(5));
+            }
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(StateError::file("lock", path)(error)),
+        }
+    }
+}
+
 /// A file held under an exclusive lock (`flock(2)`), which ends with the process whatever happens to it.
 #[derive(Debug)]
 pub(crate) struct LockedFile {
@@ -148,10 +188,16 @@ impl LockedFile {
     /// Opens and locks a file, made if need be with its directory.
     pub(crate) fn create(path: &Path) -> Result<Self, StateError> {
         let deadline = Instant::now() + LOCK_LIMIT;
+        let mut attempts = 0;
+        // In a directory that was pruned nothing can be made: ENOENT, or EPERM (ext4).
+        let pruned = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM));
         loop {
             match Self::attempt(path, true, deadline) {
                 Ok(Some(locked)) => return Ok(locked),
                 Ok(None) => {}
+                Err(StateError::File { source, .. }) if pruned(&source) && attempts < ATTEMPTS => {
+                    attempts += 1;
+                }
                 Err(error) => {
                     // The directories, as far as they could be made.
                     path.parent().map(prune);
@@ -174,46 +220,50 @@ impl LockedFile {
         }
     }
 
-    /// `None` if the file was removed between opening and locking, as its last user does.
+    /// `None` if the file was removed between opening and locking, as its last user does, or has come meanwhile.
     fn attempt(path: &Path, create: bool, deadline: Instant) -> Result<Option<Self>, StateError> {
-        let opened = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(create)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if create && error.kind() == ErrorKind::NotFound => {
-                make_directory(path.parent().unwrap_or(path))?;
-                return Ok(None);
-            }
-            Err(error) => return Err(StateError::file("open", path)(error)),
-        };
-        let mut pause = Duration::from_micros(200);
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return Err(StateError::Locked { path: path.to_owned(), limit: LOCK_LIMIT });
-                }
-                Err(TryLockError::WouldBlock) => {
-                    // flock(2) itself has no deadline.
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(5));
-                }
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
-                Err(TryLockError::Error(error)) => return Err(StateError::file("lock", path)(error)),
-            }
+        match options().open(path) {
+            Ok(file) => Self::take(file, path, deadline),
+            Err(error) if create && error.kind() == ErrorKind::NotFound => Self::make(path, deadline),
+            Err(error) => Err(StateError::file("open", path)(error)),
         }
-        let held = file.metadata().map_err(|error| {
-            // Whoever has opened it meanwhile notices that it is gone, and makes another.
-            if create && fs::symlink_metadata(path).is_ok_and(|now| now.len() == 0) {
-                let _ = fs::remove_file(path);
+    }
+
+    /// Makes the file. It gets its name once it is locked: nobody meets it before, and where the lock is refused nothing is left.
+    fn make(path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
+        let directory = path.parent().unwrap_or(path);
+        let unnamed =
+            || options().custom_flags(libc::O_TMPFILE | libc::O_NOFOLLOW | libc::O_CLOEXEC).open(directory);
+        let made = match unnamed() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make_directory(directory)?;
+                unnamed()
             }
-            StateError::file("look at", path)(error)
-        })?;
+            other => other,
+        };
+        let file = match made {
+            Ok(file) => file,
+            // A file system without unnamed files (overlayfs before Linux 6.1). There, a file whose lock is refused stays, for somebody
+            // else may hold it; DEL and GC take it for the record of an attachment that was never made.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                let named = options().create(true).open(path);
+                return Self::take(named.map_err(StateError::file("create", path))?, path, deadline);
+            }
+            Err(error) => return Err(StateError::file("create", path)(error)),
+        };
+        lock(&file, path, deadline)?;
+        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
+            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
+            Err(Errno::EEXIST) => Ok(None),
+            Err(errno) => Err(StateError::file("create", path)(errno.into())),
+        }
+    }
+
+    /// Locks a file that others may have opened, too.
+    fn take(file: File, path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
+        lock(&file, path, deadline)?;
+        let held = file.metadata().map_err(StateError::file("look at", path))?;
         let current =
             fs::symlink_metadata(path).is_ok_and(|now| now.dev() == held.dev() && now.ino() == held.ino());
         Ok(current.then(|| Self { file, path: path.to_owned() }))
@@ -302,6 +352,7 @@ pub(crate) fn path<S: AsRef<OsStr>>(parts: impl IntoIterator<Item = S>) -> PathB
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -330,6 +381,31 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "three");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
         assert_eq!(names(&directory.join("below")).unwrap(), ["blue.json"]);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_comes_and_goes_is_held_by_one_at_a_time() {
+        let directory = std::env::temp_dir().join(format!("ferrule-state-held-{}", std::process::id()));
+        let (path, held) = (directory.join("a/record"), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for round in 0..50 {
+                        let mut file = LockedFile::create(&path).unwrap();
+                        assert!(!held.swap(true, Ordering::SeqCst), "two hold it");
+                        file.append(b"x").unwrap();
+                        held.store(false, Ordering::SeqCst);
+                        if round % 3 == 0 {
+                            file.remove().unwrap();
+                            let _ = fs::remove_dir(directory.join("a"));
+                        }
+                    }
+                });
+            }
+        });
+        let left: Vec<_> = fs::read_dir(directory.join("a")).into_iter().flatten().collect();
+        assert!(left.len() <= 1, "{left:?}");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

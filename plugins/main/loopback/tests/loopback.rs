@@ -1,10 +1,12 @@
 //! The `loopback` plugin as a runtime runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 use testkit::{
-    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, ip_json, ping,
-    plugin_dir, reference_dir, tool, workspace_dir,
+    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, have, ip_json,
+    may_trace, ping, plugin_dir, reference_dir, skip, tool, workspace_dir,
 };
 
 fn call(verb: &str, netns: &str, config: &Value) -> Output {
@@ -50,6 +52,66 @@ fn lo_is_up_after_add_and_down_after_del() {
     call("CHECK", path(&container), &config("1.1.0")).success();
     assert!(call("DEL", path(&container), &config("1.1.0")).document().is_none());
     assert!(!is_up(&container));
+    call("DEL", path(&container), &config("1.1.0")).success();
+    before.assert_same(&Snapshot::take());
+}
+
+/// The plugin with one kind of system call failing.
+fn failing(injection: &[&str]) -> Plugin {
+    let strace = have("strace").expect("strace is not installed: run tools/install-deps");
+    std::fs::create_dir_all("/run/failing").unwrap();
+    let plugin = plugin_dir().join("loopback");
+    let script = format!(
+        "#!/bin/sh\nexec {} -f -qq -o /dev/null {} {}\n",
+        strace.display(),
+        injection.join(" "),
+        plugin.display()
+    );
+    std::fs::write("/run/failing/loopback", script).unwrap();
+    std::fs::set_permissions("/run/failing/loopback", std::fs::Permissions::from_mode(0o755)).unwrap();
+    Plugin::at("/run/failing/loopback")
+}
+
+#[test]
+fn a_record_that_cannot_be_locked_is_not_left() {
+    let host = Host::new();
+    if !may_trace() {
+        skip!("ptrace(2) is not permitted here");
+    }
+    let container = host.container("c1");
+    let before = Snapshot::take();
+    let error = failing(&["-e", "inject=flock:error=ENOLCK"])
+        .verb("ADD")
+        .attachment("c1", path(&container), "lo")
+        .path(&[plugin_dir()])
+        .config(&config("1.1.0"))
+        .run()
+        .error();
+    assert!(error["msg"].as_str().unwrap().contains("/run/ferrule/attachments/lo/loopback/c1/lo"), "{error}");
+    before.assert_same(&Snapshot::take());
+    call("ADD", path(&container), &config("1.1.0")).success();
+    call("DEL", path(&container), &config("1.1.0")).success();
+    before.assert_same(&Snapshot::take());
+}
+
+#[test]
+fn a_file_system_without_unnamed_files_will_do() {
+    let host = Host::new();
+    if !may_trace() {
+        skip!("ptrace(2) is not permitted here");
+    }
+    let container = host.container("c1");
+    let before = Snapshot::take();
+    // The first time, the directory is not there yet.
+    let directory = "/run/ferrule/attachments/lo/loopback/c1";
+    failing(&["-P", directory, "-e", "inject=openat:error=EOPNOTSUPP:when=2+"])
+        .verb("ADD")
+        .attachment("c1", path(&container), "lo")
+        .path(&[plugin_dir()])
+        .config(&config("1.1.0"))
+        .run()
+        .success();
+    assert!(std::fs::metadata(format!("{directory}/lo")).unwrap().len() > 0, "no record");
     call("DEL", path(&container), &config("1.1.0")).success();
     before.assert_same(&Snapshot::take());
 }
