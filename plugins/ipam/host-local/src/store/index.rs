@@ -1,8 +1,8 @@
 //! The index beside the leases: who has which address, and which addresses are taken, without reading the store.
 //!
 //! It is never the truth. A lease found through it is verified by reading the lease's file, and the index as a whole counts only as long
-//! as the modification time of the store's directory is the one this plugin put there when it last wrote the index: a time in the past, that
-//! no clock will give again. Whatever else creates or removes a lease (the Go plugin, a person with `rm`, a process of ours that died
+//! as the modification time of the store's directory is the one this plugin put there when it last wrote the index: a time ten years
+//! in the past, that no clock will give again. Whatever else creates or removes a lease (the Go plugin, a person with `rm`, a process of ours that died
 //! half-way) makes the kernel write the present time there. `docs/adr/0006-host-local-index.md` argues this at length.
 
 use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
@@ -37,15 +37,18 @@ struct Stamp {
     nanoseconds: i64,
 }
 
+/// How far in the past a stamp is: far enough that a clock that is set back does not come there again, on a file system that keeps whole
+/// seconds either.
+const PAST: i64 = 10 * 365 * 24 * 3600;
+
 impl Stamp {
-    /// Two seconds ago, so that no later change can bear the same time, whichever granularity the file system has; whole
-    /// microseconds, because some keep no more.
+    /// A time in the past; whole microseconds, because some file systems keep no more.
     fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let past = now.saturating_sub(Duration::from_secs(2));
+        // Where a machine has no time yet and thinks it is 1970, this is before that, which file systems can say, too.
         Self {
-            seconds: i64::try_from(past.as_secs()).unwrap_or_default(),
-            nanoseconds: i64::from(past.subsec_micros()) * 1000,
+            seconds: i64::try_from(now.as_secs()).unwrap_or_default() - PAST,
+            nanoseconds: i64::from(now.subsec_micros()) * 1000,
         }
     }
 
@@ -56,9 +59,14 @@ impl Stamp {
     }
 
     fn time(self) -> SystemTime {
-        let seconds = Duration::from_secs(u64::try_from(self.seconds).unwrap_or_default());
+        let seconds = Duration::from_secs(self.seconds.unsigned_abs());
         let nanoseconds = Duration::from_nanos(u64::try_from(self.nanoseconds).unwrap_or_default());
-        SystemTime::UNIX_EPOCH + seconds + nanoseconds
+        let whole = if self.seconds < 0 {
+            SystemTime::UNIX_EPOCH - seconds
+        } else {
+            SystemTime::UNIX_EPOCH + seconds
+        };
+        whole + nanoseconds
     }
 }
 

@@ -137,6 +137,31 @@ fn the_stamp_is_in_the_past_and_survives_whole_seconds() {
     assert!(stamp.is_on(&scratch.store().metadata().unwrap()));
 }
 
+/// Somebody else's change on a file system of whole seconds, while the clock is set back: to the second that the stamp was made from, and to
+/// those around it.
+#[test]
+fn a_clock_that_is_set_back_does_not_make_the_index_count_again() {
+    let scratch = Scratch::new("clock");
+    for back in [0, 1, 2, 3, 3600, 86_400, 31_536_000] {
+        scratch.saved();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        for second in [now - back - 1, now - back, now - back + 1] {
+            let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            scratch.store().set_times(FileTimes::new().set_modified(changed)).unwrap();
+            assert!(scratch.open().is_none(), "set back by {back} s");
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_does_not_know_the_year_has_an_index() {
+    let scratch = Scratch::new("1970");
+    // Of a clock that began at 1970, a minute ago.
+    let stamp = Stamp { seconds: 60 - PAST, nanoseconds: 250_000 };
+    scratch.store().set_times(FileTimes::new().set_modified(stamp.time())).unwrap();
+    assert!(stamp.is_on(&scratch.store().metadata().unwrap()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
