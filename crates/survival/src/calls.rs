@@ -50,7 +50,7 @@ pub(crate) fn errors(call: &str) -> &'static [Errno] {
         "getdents64" | "statx" | "newfstatat" | "fstat" | "readlink" | "readlinkat" | "utimensat"
         | "fchmod" | "statfs" => &[EIO, ENOMEM],
         // A lock that somebody else holds is EAGAIN only where it was asked for without waiting, which is what the suite does.
-        "flock" => &[EIO, EINTR, EAGAIN],
+        "flock" => &[EIO, ENOMEM, EINTR, EAGAIN],
         "unshare" => &[EPERM, ENOSPC, ENOMEM],
         "mount" => &[EPERM, EBUSY, ENOMEM],
         "socket" | "pipe2" => &[EMFILE, ENOMEM],

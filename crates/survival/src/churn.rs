@@ -5,11 +5,15 @@ use std::path::Path;
 
 use nix::sys::statfs::statfs;
 
-use crate::job::{Event, Failure};
-use crate::world::World;
+use crate::job::{Event, Failure, Verb};
+use crate::trace;
+use crate::world::{Guest, World};
 
 /// How many life cycles a job has; a full run has several jobs.
 pub(crate) const CYCLES_A_JOB: usize = 500;
+
+/// By how much the most memory that a plugin has differs from one time to the next, in KiB: pages that the kernel maps ahead.
+const MEMORY_VARIES: u64 = 256;
 
 /// What must not grow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,8 @@ struct Size {
     connections: usize,
     /// Open descriptors of this process.
     descriptors: usize,
+    /// The most memory that each plugin had for an ADD, in KiB.
+    memory: Vec<u64>,
 }
 
 impl Size {
@@ -29,11 +35,14 @@ impl Size {
     /// what a life leaves is there for each.
     fn has_grown(&self, earlier: &Self, lives: usize) -> bool {
         let least = (lives / 4).max(8);
-        let same = Self { connections: earlier.connections, ..self.clone() } == *earlier;
-        !same || self.connections >= earlier.connections + least
+        let counted = |size: &Self| (size.bytes.clone(), size.files.clone(), size.descriptors);
+        let mut memory = self.memory.iter().zip(&earlier.memory);
+        counted(self) != counted(earlier)
+            || self.connections >= earlier.connections + least
+            || memory.any(|(now, then)| *now > then + MEMORY_VARIES)
     }
 
-    fn measure() -> Self {
+    fn measure(memory: Vec<u64>) -> Self {
         let systems: Vec<_> =
             ["/run", "/var/lib/cni"].iter().filter_map(|path| statfs(Path::new(path)).ok()).collect();
         Self {
@@ -49,8 +58,21 @@ impl Size {
                 .and_then(|count| count.trim().parse().ok())
                 .unwrap_or(0),
             descriptors: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            memory,
         }
     }
+}
+
+/// A life in which each ADD's memory is measured.
+fn measured(world: &World, guest: &mut Guest) -> Result<Vec<u64>, Failure> {
+    let mut memory = Vec::new();
+    for plugin in world.all() {
+        let traced = trace::run(&world.execution(plugin, Verb::Add, guest), None);
+        world.keep(plugin, guest, &traced.ended)?;
+        memory.push(traced.peak);
+    }
+    world.del(guest, world.all())?;
+    Ok(memory)
 }
 
 /// ADD and DEL of all plugins, with a CHECK every tenth time; a second container is there every other time, so that the shared objects come
@@ -73,10 +95,11 @@ pub(crate) fn run(world: &World, cycles: usize, say: &mut impl FnMut(Event)) -> 
         }
         // By then every file is there that stays, by the format of leases.
         if cycle == cycles / 10 {
-            first = Some(Size::measure());
+            first = Some(Size::measure(measured(world, &mut guest)?));
         }
     }
-    let last = Size::measure();
+    let last = Size::measure(measured(world, &mut guest)?);
+    say(Event::Note(format!("at most {} KiB of memory for each plugin's ADD", list(&last.memory))));
     say(Event::Tried {
         point: "churn".to_owned(),
         points: cycles,
@@ -96,16 +119,27 @@ pub(crate) fn run(world: &World, cycles: usize, say: &mut impl FnMut(Event)) -> 
     }
 }
 
+fn list(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_connection_that_each_life_leaves_is_told_from_one_of_the_kernel() {
-        let size =
-            |connections, files| Size { bytes: vec![0], files: vec![files], connections, descriptors: 6 };
+        let size = |connections, files| Size {
+            bytes: vec![0],
+            files: vec![files],
+            connections,
+            descriptors: 6,
+            memory: vec![3000, 2900],
+        };
         assert!(!size(2, 8).has_grown(&size(1, 8), 90));
         assert!(size(91, 8).has_grown(&size(1, 8), 90));
         assert!(size(1, 9).has_grown(&size(1, 8), 90), "a file");
+        assert!(!Size { memory: vec![3100, 2900], ..size(1, 8) }.has_grown(&size(1, 8), 90), "pages");
+        assert!(Size { memory: vec![3000, 3900], ..size(1, 8) }.has_grown(&size(1, 8), 90), "memory");
     }
 }

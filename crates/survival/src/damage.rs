@@ -3,6 +3,9 @@
 //! What the conformance harness proves already is not repeated here: foreign leases and links in the way, DEL without namespace, result or
 //! configuration (`conformance/README.md`).
 
+mod clock;
+mod firewall;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,23 +14,29 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use testkit::tool;
 
 use crate::job::{Event, Failure, Verb};
+use crate::message;
 use crate::world::{Guest, World};
 
-/// The kinds of damage.
-pub(crate) const CASES: [&str; 9] = [
-    "truncated",
-    "empty",
-    "garbage",
-    "foreign",
-    "symlinked",
-    "read-only",
-    "full disk",
-    "reboot",
-    "firewall flush",
+/// The kinds of damage, and the networks that have them: what is done to files is done where there are all kinds of them.
+pub(crate) const CASES: [(&str, &[&str]); 11] = [
+    ("truncated", &["chain"]),
+    ("empty", &["chain"]),
+    ("garbage", &["chain"]),
+    ("foreign", &["chain"]),
+    ("symlinked", &["chain"]),
+    ("read-only", &["chain"]),
+    ("full disk", &["chain"]),
+    ("clock steps", &["chain"]),
+    ("reboot", &["chain", "dual", "iptables"]),
+    ("firewall flush", &["chain", "dual", "iptables"]),
+    ("firewalld reload", &["firewalld"]),
 ];
 
 /// Where records and registers are.
 const STATE: &str = "/run/ferrule";
+
+/// Where leases are.
+const LEASES: &str = "/var/lib/cni/networks";
 
 /// What a link planted by somebody else points to.
 const CANARY: &str = "/run/canary";
@@ -39,7 +48,9 @@ pub(crate) fn run(world: &World, case: &str, say: &mut impl FnMut(Event)) -> Res
         "read-only" => read_only(world)?,
         "full disk" => full_disk(world)?,
         "reboot" => reboot(world)?,
-        "firewall flush" => flush(world)?,
+        "clock steps" => clock::steps(world)?,
+        "firewall flush" => firewall::flush(world)?,
+        "firewalld reload" => firewall::reload(world)?,
         _ => files(world, case, say)?,
     };
     say(Event::Tried { point: case.to_owned(), points, missed: false, message: None, failure: None });
@@ -161,10 +172,7 @@ fn refused(world: &World, guest: &mut Guest, what: &str) -> Result<(), Failure> 
             world.keep(plugin, guest, &ended)?;
             continue;
         }
-        let message = ended.message().unwrap_or_default();
-        if !message.contains('/') {
-            return Err(Failure::new(format!("{what}: the message names no path: {}", ended.describe())));
-        }
+        message::judge(&ended)?;
         world.del(guest, world.all())?;
         let difference = before.difference(&World::look(&[guest]));
         return if difference.is_empty() { Ok(()) } else { Err(differs(what, difference)) };
@@ -174,7 +182,7 @@ fn refused(world: &World, guest: &mut Guest, what: &str) -> Result<(), Failure> 
 
 fn read_only(world: &World) -> Result<usize, Failure> {
     let mut tried = 0;
-    for directory in [STATE, "/var/lib/cni/networks"] {
+    for directory in [STATE, LEASES] {
         io(fs::create_dir_all(directory))?;
         bound(directory, MsFlags::MS_BIND, None)?;
         bound(directory, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None)?;
@@ -197,13 +205,13 @@ fn bound(directory: &str, flags: MsFlags, options: Option<&str>) -> Result<(), F
 /// A file system with room for one more file each time, until ADD succeeds: the disk is full at every place where that can happen.
 fn full_disk(world: &World) -> Result<usize, Failure> {
     let mut tried = 0;
-    for directory in [STATE, "/var/lib/cni/networks"] {
+    for directory in [STATE, LEASES] {
         for inodes in 1.. {
             io(fs::create_dir_all(directory))?;
             bound(directory, MsFlags::empty(), Some(&format!("size=4m,nr_inodes={inodes},mode=0755")))?;
             let mut guest = world.guest(1);
             let before = World::look(&[&guest]);
-            let added = world.add(&mut guest, world.all());
+            let added = added(world, &mut guest);
             let removed = world.del(&mut guest, world.all());
             let difference = before.difference(&World::look(&[&guest]));
             drop(guest);
@@ -217,7 +225,7 @@ fn full_disk(world: &World) -> Result<usize, Failure> {
                     difference,
                 ));
             }
-            if added.is_ok() {
+            if added? {
                 break;
             }
             if inodes > 400 {
@@ -226,6 +234,18 @@ fn full_disk(world: &World) -> Result<usize, Failure> {
         }
     }
     Ok(tried)
+}
+
+/// Whether all ADDs succeed; a message of one that does not has to name something.
+fn added(world: &World, guest: &mut Guest) -> Result<bool, Failure> {
+    for plugin in world.all() {
+        let ended = world.execution(plugin, Verb::Add, guest).run();
+        if !ended.succeeded() {
+            return message::judge(&ended).map(|()| false);
+        }
+        world.keep(plugin, guest, &ended)?;
+    }
+    Ok(true)
 }
 
 /// The machine restarts: kernel state, records and containers are gone, leases are there.
@@ -241,7 +261,9 @@ fn reboot(world: &World) -> Result<usize, Failure> {
     }
     tool("nft", &["flush", "ruleset"]);
     tool("ip", &["link", "del", "cni-net0"]);
-    io(fs::write("/proc/sys/net/ipv4/ip_forward", "0"))?;
+    for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        io(fs::write(Path::new("/proc/sys/net").join(switch), "0"))?;
+    }
     // The kubelet starts its pods again under new names; what was there is for GC.
     let mut fresh = world.guest(9);
     world.add(&mut fresh, world.all())?;
@@ -249,31 +271,7 @@ fn reboot(world: &World) -> Result<usize, Failure> {
     world.gc(&[&fresh])?;
     world.check(&fresh)?;
     world.del(&mut fresh, world.all())?;
+    world.settle();
     let difference = before.difference(&World::look(&[]));
     if difference.is_empty() { Ok(3) } else { Err(differs("after GC and DEL", difference)) }
-}
-
-/// Somebody empties the firewall: CHECK says so, and the next ADD of the container repairs it.
-fn flush(world: &World) -> Result<usize, Failure> {
-    let mut guest = world.guest(1);
-    let mut other = world.guest(2);
-    world.add(&mut other, world.all())?;
-    world.add(&mut guest, world.all())?;
-    tool("nft", &["flush", "ruleset"]);
-    for (plugin, kind) in [(0, "bridge"), (1, "portmap"), (2, "firewall")] {
-        if world.check_one(plugin, &guest).is_ok() {
-            return Err(Failure::new(format!(
-                "CHECK of {kind} does not notice that the firewall was emptied"
-            )));
-        }
-    }
-    for guest in [&mut guest, &mut other] {
-        world.del(guest, world.all())?;
-        world.add(guest, world.all())?;
-    }
-    world.check(&guest)?;
-    world.check(&other)?;
-    world.del(&mut guest, world.all())?;
-    world.del(&mut other, world.all())?;
-    Ok(3)
 }

@@ -101,8 +101,8 @@ pub(crate) enum Job {
     Storm(String, usize),
     /// Many life cycles.
     Churn(usize),
-    /// A damaged host.
-    Damage(String),
+    /// A damaged host, and its network.
+    Damage(String, String),
 }
 
 impl Job {
@@ -110,7 +110,8 @@ impl Job {
     pub(crate) fn network(&self) -> &str {
         match self {
             Self::Calls(sweep) | Self::Sweep(sweep, _) => &sweep.network,
-            Self::Storm(..) | Self::Churn(_) | Self::Damage(_) => "chain",
+            Self::Damage(_, network) => network,
+            Self::Storm(..) | Self::Churn(_) => "chain",
         }
     }
 
@@ -124,7 +125,8 @@ impl Job {
             }
             Self::Storm(name, _) => format!("storm: {name}"),
             Self::Churn(_) => "churn".to_owned(),
-            Self::Damage(name) => format!("damage: {name}"),
+            Self::Damage(name, network) if network == "chain" => format!("damage: {name}"),
+            Self::Damage(name, network) => format!("damage: {name} ({network})"),
         }
     }
 }

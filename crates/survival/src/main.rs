@@ -16,6 +16,7 @@ mod cli;
 mod damage;
 mod job;
 mod look;
+mod message;
 mod netlink;
 mod networks;
 mod plan;

@@ -14,11 +14,13 @@ pub(crate) struct Network {
     pub ifname: &'static str,
     /// Whether the host has an uplink.
     pub uplink: bool,
+    /// Whether firewalld runs on the host.
+    pub firewalld: bool,
     /// Whether it belongs to the short form.
     pub short: bool,
 }
 
-/// The names of all networks.
+/// The names of all networks that are swept.
 pub(crate) const NAMES: [&str; 6] = ["chain", "loopback", "leases", "overlay", "dual", "iptables"];
 
 /// A network by its name, or by the path of a configuration list.
@@ -39,16 +41,23 @@ pub(crate) fn named(name: &str) -> Network {
             true,
         ),
         "overlay" => (overlay(), true),
+        "firewalld" => {
+            let mut plugins = chain("nftables", &json!([[{ "subnet": "10.98.0.0/24" }]]));
+            // As it is used: the plugin finds out by itself.
+            plugins[2] = json!({ "type": "firewall" });
+            (plugins, true)
+        }
         path => {
             let text = fs::read_to_string(Path::new(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
             let list = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
-            return Network { list, ifname: "eth0", uplink: false, short: true };
+            return Network { list, ifname: "eth0", uplink: false, firewalld: false, short: true };
         }
     };
     Network {
         list: json!({ "cniVersion": "1.1.0", "name": "net", "plugins": plugins }),
         ifname: if name == "loopback" { "lo" } else { "eth0" },
         uplink: name == "overlay",
+        firewalld: name == "firewalld",
         short,
     }
 }

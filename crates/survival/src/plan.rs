@@ -1,7 +1,10 @@
 //! Which points are tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use testkit::RunningFirewalld;
 
 use crate::job::{Event, Job, Point, Sweep, Verb};
 use crate::networks;
@@ -62,15 +65,25 @@ impl Plan {
         });
         let mut jobs = Vec::new();
         for (sweep, calls) in &calls {
+            // A plugin of somebody else's may be made of programs.
+            let foreign =
+                if self.form.network.is_some() { BTreeSet::new() } else { foreign(calls, &pool.bin) };
             if wanted("kill", sweep) {
-                jobs.extend(self.jobs(sweep, kills(calls), self.every(41)));
+                jobs.extend(self.jobs(sweep, kills(calls, &foreign), self.every(41)));
             }
             // An error is put right in one way only, and seen as well where nobody else is.
             if wanted("error", sweep) && regs::CAN_FAIL && sweep.repair == Verb::Del && is_plain(sweep) {
-                jobs.extend(self.jobs(sweep, errors(calls), self.every(53)));
+                jobs.extend(self.jobs(sweep, errors(calls, &foreign), self.every(53)));
             }
         }
-        jobs.extend(self.others());
+        let (others, impossible): (Vec<Job>, Vec<Job>) = self
+            .others()
+            .into_iter()
+            .partition(|job| !networks::named(job.network()).firewalld || RunningFirewalld::is_installed());
+        for job in impossible {
+            tally.note(&format!("{}: firewalld or dbus-daemon is not installed: not tried", job.part()));
+        }
+        jobs.extend(others);
         tally.expect(&jobs, self.form.short.then_some(self.form.offset));
         pool.run(jobs, |report| tally.hear(&report));
     }
@@ -89,14 +102,14 @@ impl Plan {
             }
             for plugin in network.list["plugins"].as_array().into_iter().flatten() {
                 let plugin = plugin["type"].as_str().unwrap_or_default();
-                // The variants of a network go through the half that differs most.
+                // The variants of a network go through the half that kills and fails every verb.
                 let kinds = if network.short { 6 } else { 3 };
                 for (verb, repair, company) in [
                     (Verb::Add, Verb::Del, false),
-                    (Verb::Del, Verb::Gc, true),
+                    (Verb::Del, Verb::Del, false),
                     (Verb::Gc, Verb::Del, true),
                     (Verb::Add, Verb::Gc, true),
-                    (Verb::Del, Verb::Del, false),
+                    (Verb::Del, Verb::Gc, true),
                     (Verb::Gc, Verb::Gc, true),
                 ]
                 .into_iter()
@@ -122,7 +135,9 @@ impl Plan {
         }
         let (size, cycles) = if self.form.short { (50, 100) } else { (200, 10_000) };
         let storms = STORMS.iter().map(|(name, part)| Job::Storm((*name).to_owned(), size / part));
-        let damage = damage::CASES.iter().map(|case| Job::Damage((*case).to_owned()));
+        let damage = damage::CASES.iter().flat_map(|(case, networks)| {
+            networks.iter().map(|network| Job::Damage((*case).to_owned(), (*network).to_owned()))
+        });
         let churn = (0..cycles / cycles.min(churn::CYCLES_A_JOB))
             .map(|_| Job::Churn(cycles.min(churn::CYCLES_A_JOB)));
         let wanted = |job: &Job| self.form.only.as_deref().is_none_or(|only| job.part().contains(only));
@@ -145,17 +160,36 @@ fn is_plain(sweep: &Sweep) -> bool {
     sweep.company == (sweep.verb == Verb::Gc)
 }
 
-fn kills(calls: &[Call]) -> Vec<Point> {
-    calls.iter().map(|call| Point { call: call.name.clone(), nth: call.nth, error: None }).collect()
+/// Programs of others that a plugin runs (`iptables-restore`). How they load their libraries is not what is tried here.
+fn foreign(calls: &[Call], bin: &Path) -> BTreeSet<String> {
+    let programs = calls.iter().map(|call| call.program.as_str());
+    programs.filter(|program| !bin.join(program).exists()).map(str::to_owned).collect()
 }
 
-/// Every error of every call, but for what can't be: a pipe that fails to take what is written to it.
-fn errors(calls: &[Call]) -> Vec<Point> {
+/// The calls with which a program of others begins, changes something, or answers.
+const OUTWARD: [&str; 7] = ["execve", "sendto", "sendmsg", "recvmsg", "write", "flock", "exit_group"];
+
+fn kills(calls: &[Call], foreign: &BTreeSet<String>) -> Vec<Point> {
+    calls
+        .iter()
+        .filter(|call| !foreign.contains(&call.program) || OUTWARD.contains(&call.name.as_str()))
+        .map(|call| Point { call: call.name.clone(), nth: call.nth, error: None })
+        .collect()
+}
+
+/// Every error of every call, but for what can't be: a pipe that fails to take what is written to it; and what programs of others need not
+/// survive.
+fn errors(calls: &[Call], foreign: &BTreeSet<String>) -> Vec<Point> {
     let mut points = Vec::new();
     for call in calls {
         let to_pipe = call.name == "write" && call.on.starts_with("pipe:");
+        let foreign = foreign.contains(&call.program);
+        if foreign && !OUTWARD.contains(&call.name.as_str()) {
+            continue;
+        }
         for error in calls::errors(&call.name) {
-            if !to_pipe || calls::is_passing(*error) {
+            let passing = calls::is_passing(*error);
+            if (!to_pipe || passing) && !(foreign && passing) {
                 points.push(Point {
                     call: call.name.clone(),
                     nth: call.nth,

@@ -102,12 +102,15 @@ impl Tally {
                     self.fail(&part, point, failure);
                 }
             }
-            Event::Note(text) => {
-                say(&format!("{part}: {text}"));
-                self.notes.push(format!("{part}: {text}"));
-            }
+            Event::Note(text) => self.note(&format!("{part}: {text}")),
             Event::Calls(_) | Event::Trying(_) | Event::Done => {}
         }
+    }
+
+    /// Says, and keeps, something worth knowing.
+    pub(crate) fn note(&mut self, text: &str) {
+        say(text);
+        self.notes.push(text.to_owned());
     }
 
     fn count(&mut self, points: usize) {

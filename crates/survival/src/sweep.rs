@@ -6,6 +6,7 @@ use crate::call::Ended;
 use crate::calls;
 use crate::job::{Event, Failure, Point, Sweep, Verb};
 use crate::look::Look;
+use crate::message;
 use crate::trace::{self, Action, Call, Injection, Traced};
 use crate::world::{Guest, World};
 
@@ -243,7 +244,7 @@ impl<'w> Stage<'w> {
             if survives {
                 return Err(Failure::new(format!("it did not survive: {}", ended.describe())));
             }
-            judge(ended)?;
+            message::judge(ended)?;
         }
         match (verb, ended.succeeded()) {
             (Verb::Add, false) => return self.same("after the ADD that failed by itself"),
@@ -275,49 +276,5 @@ impl<'w> Stage<'w> {
             }
         }
         self.prepare()
-    }
-}
-
-/// Whether an error document says which object it is about.
-fn judge(ended: &Ended) -> Result<(), Failure> {
-    let Some(message) = ended.message() else {
-        return Err(Failure::new(format!("no error document: {}", ended.describe())));
-    };
-    if names_something(&message) {
-        return Ok(());
-    }
-    Err(Failure::new(format!("the message names no object: {message}")))
-}
-
-/// A path, an address, a link, a table, a container, a plugin, or a stream.
-fn names_something(message: &str) -> bool {
-    const OBJECTS: [&str; 14] = [
-        "/",
-        "eth0",
-        "cni-net0",
-        "veth",
-        " lo",
-        "ferrule",
-        "c2",
-        "host-local",
-        "standard ",
-        "10.",
-        "vx-net",
-        "netlink socket",
-        "ruleset",
-        "chain '",
-    ];
-    OBJECTS.iter().any(|object| message.contains(object))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_with_an_errno_only_names_nothing() {
-        assert!(!names_something("Input/output error".split('/').next().unwrap()));
-        assert!(!names_something("out of memory (os error 12)"));
-        assert!(names_something("can't open /run/ferrule/x: No space left on device"));
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Traced {
     pub calls: Vec<Call>,
     /// The call that the injection hit.
     pub hit: Option<Call>,
+    /// The most memory that one of its processes had, in KiB; known only without an injection.
+    pub peak: u64,
     /// How the program ended.
     pub ended: Ended,
 }
@@ -79,12 +81,16 @@ pub(crate) fn run(execution: &Execution, injection: Option<Injection<'_>>) -> Tr
     let mut stdout = child.stdout.take().expect("a pipe");
     // `spawn` returns a moment before the shell is one; its line says that it is. What it does from then on does not count.
     stdout.read_exact(&mut [0]).expect("a line of a shell");
-    let options = Options::PTRACE_O_TRACESYSGOOD
+    let mut options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACEEXEC
         | Options::PTRACE_O_EXITKILL;
+    if injection.is_none() {
+        // Else a process that is killed would stop once more.
+        options |= Options::PTRACE_O_TRACEEXIT;
+    }
     ptrace::seize(leader, options).expect("tracing a child: is ptrace(2) permitted here?");
     ptrace::interrupt(leader).expect("stopping a child");
     let mut stdin = child.stdin.take().expect("a pipe");
@@ -102,7 +108,7 @@ pub(crate) fn run(execution: &Execution, injection: Option<Injection<'_>>) -> Tr
         stdout: stdout.recv().unwrap_or_default(),
         stderr: String::from_utf8_lossy(&stderr.recv().unwrap_or_default()).into_owned(),
     };
-    Traced { calls: follower.calls, hit: follower.hit, ended }
+    Traced { calls: follower.calls, hit: follower.hit, peak: follower.peak, ended }
 }
 
 /// A shell that waits for a line, and then becomes the plugin: by then it is traced.
@@ -141,6 +147,7 @@ struct Follower<'a> {
     failing: HashMap<Pid, Errno>,
     calls: Vec<Call>,
     hit: Option<Call>,
+    peak: u64,
     code: Option<i32>,
 }
 
@@ -155,6 +162,7 @@ impl Follower<'_> {
             failing: HashMap::new(),
             calls: Vec::new(),
             hit: None,
+            peak: 0,
             code: None,
         }
     }
@@ -179,6 +187,13 @@ impl Follower<'_> {
                     if event == nix::libc::PTRACE_EVENT_EXEC {
                         self.executed = true;
                         self.programs.clear();
+                        if pid == self.leader {
+                            // Until then it was the shell's.
+                            self.peak = 0;
+                        }
+                    }
+                    if event == nix::libc::PTRACE_EVENT_EXIT {
+                        self.peak = self.peak.max(memory_peak(pid));
                     }
                     Some((pid, None))
                 }
@@ -239,6 +254,13 @@ fn process(thread: Pid) -> Pid {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     line.and_then(|number| number.trim().parse().ok()).map_or(thread, Pid::from_raw)
+}
+
+/// The most memory a process has had since it executed its program, in KiB.
+fn memory_peak(process: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|size| size.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 fn program(thread: Pid) -> String {

@@ -48,7 +48,7 @@ fn attempt(world: &World, job: &Job, say: &mut impl FnMut(Event)) -> Result<(), 
             Ok(())
         }
         Job::Churn(cycles) => churn::run(world, *cycles, say),
-        Job::Damage(case) => damage::run(world, case, say),
+        Job::Damage(case, _) => damage::run(world, case, say),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use testkit::{Container, Host, Netns, Uplink};
+use testkit::{Container, Host, Netns, RunningFirewalld, SYSTEM_BUS, Uplink};
 
 use crate::call::{Ended, Execution};
 use crate::job::{Failure, Verb};
@@ -20,6 +20,7 @@ pub(crate) struct World {
     pub host: Host,
     chain: Chain,
     _uplink: Option<Uplink>,
+    _firewalld: Option<RunningFirewalld>,
 }
 
 /// A network, and the plugins that make it.
@@ -96,10 +97,24 @@ impl World {
                 testkit::ping(host.netns(), Uplink::HOST_IPV6).then_some(())
             });
         }
-        if network.list["plugins"][0]["ipMasqBackend"] == "iptables" {
+        let firewalld = network.firewalld.then(|| RunningFirewalld::start(SYSTEM_BUS, ""));
+        let chain = Chain { network, bin: bin.to_owned() };
+        let world = Self { host, chain, _uplink: uplink, _firewalld: firewalld };
+        world.settle();
+        world
+    }
+
+    /// What a host has once its programs have been used, and what comes back by itself where somebody has emptied the firewall.
+    pub(crate) fn settle(&self) {
+        if self.network.list["plugins"][0]["ipMasqBackend"] == "iptables" {
             used_iptables();
         }
-        Self { host, chain: Chain { network, bin: bin.to_owned() }, _uplink: uplink }
+        if self.network.firewalld {
+            // It makes the chains of a zone when that is first used, and leaves them.
+            for change in ["--add-source=203.0.113.1", "--remove-source=203.0.113.1"] {
+                testkit::tool("firewall-cmd", &["--zone=trusted", change]);
+            }
+        }
     }
 
     /// A container without a network.
