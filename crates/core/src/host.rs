@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use cni::{Attachment, LinkName, Request};
+use cni::{Attachment, Failure, LinkName, Request};
 
 use crate::error::Error;
 use crate::firewall::{self, Backend, Firewall};
@@ -81,15 +81,22 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// As [`Host::new`], for DEL: a namespace that can't be opened is none.
+    /// As [`Host::new`], for DEL: a namespace that can't be opened is none, and noted.
     pub fn for_removal(
         request: &'a Request,
         attachment: &Attachment,
         plugin: &'static str,
         netns: Option<&Path>,
     ) -> Self {
-        let container =
-            netns.and_then(|path| Netns::open(path).ok()).map(|netns| Container { netns, netlink: None });
+        let container = match netns.map(Netns::open) {
+            Some(Ok(netns)) => Some(Container { netns, netlink: None }),
+            Some(Err(error)) => {
+                let failure = Failure::from(Error::from(error));
+                request.note(format!("DEL: {}; releasing everything outside it", failure.message()));
+                None
+            }
+            None => None,
+        };
         Self {
             request,
             owner: Owner::new(request.config().name(), attachment),

@@ -49,6 +49,17 @@ pub enum SysctlError {
 }
 
 impl SysctlError {
+    /// Whether the parameter has no value to be read: it can only be written (`net/ipv4/route/flush`), or has none until it is
+    /// (`stable_secret`).
+    pub(crate) fn has_no_value(&self) -> bool {
+        let Self::Read { key, source } = self else { return false };
+        match source.raw_os_error() {
+            Some(libc::EACCES) => true,
+            Some(libc::EIO) => key.ends_with("/stable_secret"),
+            _ => false,
+        }
+    }
+
     /// Whether the parameter does not exist (no IPv6 in this kernel, interface gone).
     pub fn is_missing(&self) -> bool {
         match self {

@@ -34,6 +34,7 @@
 )]
 
 mod fabric;
+mod failing;
 mod firewalld;
 mod host;
 mod kernel;
@@ -51,6 +52,7 @@ mod traffic;
 mod wait;
 
 pub use fabric::{Fabric, FabricHost};
+pub use failing::failing;
 pub use firewalld::{RunningFirewalld, SYSTEM_BUS, SystemBus};
 pub use host::{Container, Host, Uplink};
 pub use netns::{Netns, Ran};

@@ -119,7 +119,7 @@ pub struct SysctlSetting {
     pub key: String,
     /// The value asked for.
     pub value: String,
-    /// The value before; `None` until it has been looked at, and where it can't be read.
+    /// The value before; `None` until it has been looked at, and where there is none to be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
 }
@@ -151,7 +151,7 @@ impl Lifecycle for SysctlSetting {
         let key = Key::new(&self.key)?;
         self.before = match Self::inside(host, || key.read()) {
             Ok(value) => Some(value),
-            Err(Error::Sysctl(error)) if !error.is_missing() => None,
+            Err(Error::Sysctl(error)) if error.has_no_value() => None,
             Err(error) => return Err(error),
         };
         // Set by another attachment already: what was there before that one is what the last of them restores.
@@ -170,8 +170,7 @@ impl Lifecycle for SysctlSetting {
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let key = Key::new(&self.key)?;
         let found = match Self::inside(host, || key.read()) {
-            // Some can only be written (`net/ipv4/route/flush`), or have no value until they are (`stable_secret`).
-            Err(Error::Sysctl(error)) if !error.is_missing() => return Ok(()),
+            Err(Error::Sysctl(error)) if error.has_no_value() => return Ok(()),
             other => other?,
         };
         if sysctl::same(&found, &self.value) {

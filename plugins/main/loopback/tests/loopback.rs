@@ -1,11 +1,9 @@
 //! The `loopback` plugin as a runtime runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use serde_json::{Value, json};
 use testkit::{
-    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, have, ip_json,
+    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, failing, ip_json,
     may_trace, ping, plugin_dir, reference_dir, skip, tool, workspace_dir,
 };
 
@@ -56,22 +54,6 @@ fn lo_is_up_after_add_and_down_after_del() {
     before.assert_same(&Snapshot::take());
 }
 
-/// The plugin with one kind of system call failing.
-fn failing(injection: &[&str]) -> Plugin {
-    let strace = have("strace").expect("strace is not installed: run tools/install-deps");
-    std::fs::create_dir_all("/run/failing").unwrap();
-    let plugin = plugin_dir().join("loopback");
-    let script = format!(
-        "#!/bin/sh\nexec {} -f -qq -o /dev/null {} {}\n",
-        strace.display(),
-        injection.join(" "),
-        plugin.display()
-    );
-    std::fs::write("/run/failing/loopback", script).unwrap();
-    std::fs::set_permissions("/run/failing/loopback", std::fs::Permissions::from_mode(0o755)).unwrap();
-    Plugin::at("/run/failing/loopback")
-}
-
 #[test]
 fn a_record_that_cannot_be_locked_is_not_left() {
     let host = Host::new();
@@ -80,7 +62,7 @@ fn a_record_that_cannot_be_locked_is_not_left() {
     }
     let container = host.container("c1");
     let before = Snapshot::take();
-    let error = failing(&["-e", "inject=flock:error=ENOLCK"])
+    let error = failing("loopback", &["-e", "inject=flock:error=ENOLCK"])
         .verb("ADD")
         .attachment("c1", path(&container), "lo")
         .path(&[plugin_dir()])
@@ -104,7 +86,7 @@ fn a_file_system_without_unnamed_files_will_do() {
     let before = Snapshot::take();
     // The first time, the directory is not there yet.
     let directory = "/run/ferrule/attachments/lo/loopback/c1";
-    failing(&["-P", directory, "-e", "inject=openat:error=EOPNOTSUPP:when=2+"])
+    failing("loopback", &["-P", directory, "-e", "inject=openat:error=EOPNOTSUPP:when=2+"])
         .verb("ADD")
         .attachment("c1", path(&container), "lo")
         .path(&[plugin_dir()])
