@@ -368,6 +368,8 @@ fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, Stat
             }
         }
     }
+    // Of a call that was killed, or could not remove it.
+    state::prune(&directory);
     Ok(attachments)
 }
 

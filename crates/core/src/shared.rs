@@ -172,7 +172,7 @@ impl Shared {
         Ok(entered.filter_map(|file| name_of_file(&file)).collect())
     }
 
-    /// Removes the empty directories that calls left which were killed while they entered or left.
+    /// Removes the empty directories that calls left which were killed while they entered or left, or whose rmdir(2) the kernel refused.
     pub fn tidy() -> Result<(), StateError> {
         let root = state::path(["shared"]);
         for kind in state::names(&root)? {
@@ -180,6 +180,7 @@ impl Shared {
                 // Fails where there is a note, and whoever is about to write one makes the directory again.
                 state::prune(&root.join(&kind).join(object));
             }
+            state::prune(&root.join(&kind));
         }
         Ok(())
     }
