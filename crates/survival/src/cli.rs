@@ -41,7 +41,10 @@ struct Options {
     /// Every so-and-so-many point instead of every one, and small storms: under two minutes.
     #[arg(long)]
     short: bool,
-    /// Where the short form begins; the day's number unless given, so that each day tries others.
+    /// Every so-and-so-many point of all sweeps: with each `--offset` below it once, the full form in parts.
+    #[arg(long, conflicts_with = "write", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    every: Option<usize>,
+    /// Where the short form, or one by `--every`, begins; the day's number unless given, so that each day tries others.
     #[arg(long)]
     offset: Option<usize>,
     /// Only parts whose name contains this, such as `kill bridge`.
@@ -92,6 +95,7 @@ fn survive(options: &Options) -> ExitCode {
     } else {
         let form = Form {
             short: options.short,
+            every: options.every,
             offset: options.offset.unwrap_or_else(crate::plan::day),
             only: options.only.clone(),
             network: options.network.as_ref().map(|path| path.display().to_string()),

@@ -5,6 +5,7 @@
 //! moments of one world only, so interface indexes count; counters, timers and what follows the carrier do not.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -43,6 +44,8 @@ const IFF_UP: u32 = 0x1;
 const IFF_PROMISC: u32 = 0x100;
 const NUD_LASTING: u16 = 0x40 | 0x80; // NUD_NOARP, NUD_PERMANENT
 const NFT: u16 = 10 << 8;
+const LOCAL_TABLE: u8 = 255; // RT_TABLE_LOCAL
+const KERNEL: u8 = 2; // RTPROT_KERNEL
 
 /// What there is, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +156,10 @@ fn addresses_and_routes(say: &mut impl FnMut(String)) {
         if body[0] == 10 && (to.starts_with(&[0xfe, 0x80]) || to.starts_with(&[0xff])) {
             continue;
         }
+        // An IPv6 address is followed, a moment later, by the kernel's routes to itself and to its subnet's anycast address.
+        if (body[0], body[4], body[5]) == (10, LOCAL_TABLE, KERNEL) {
+            continue;
+        }
         // Without cache information, expiry, and flags that follow the carrier.
         say(format!(
             "route family {} to {}/{} table {} protocol {} type {} {}",
@@ -206,9 +213,13 @@ fn nftables(say: &mut impl FnMut(String)) {
     };
     say_all(1, "table", &[3, 4]);
     say_all(4, "chain", &[2, 6, 8]);
-    say_all(7, "rule", &[3, 6]);
     say_all(19, "object", &[5, 6]);
     say_all(23, "flowtable", &[5]);
+    for body in dump(SockProtocol::NetlinkNetFilter, NFT | 7, &[0; 4]) {
+        let Some(rest) = body.get(4..) else { continue };
+        let expressions = expressions(value(&attributes(rest), 4));
+        say(format!("nft rule family {} {}{expressions}", body[0], list(rest, &[3, 4, 6])));
+    }
     for body in dump(SockProtocol::NetlinkNetFilter, NFT | 0x0a, &[0; 4]) {
         let Some(rest) = body.get(4..) else { continue };
         let all = attributes(rest);
@@ -229,6 +240,18 @@ fn nftables(say: &mut impl FnMut(String)) {
             }
         }
     }
+}
+
+/// The expressions of a rule. What a counter of `iptables` has counted is not what the rule says.
+fn expressions(bytes: &[u8]) -> String {
+    let mut words = String::new();
+    for (_, expression) in attributes(bytes) {
+        let all = attributes(expression);
+        let (name, data) = (text(value(&all, 1)), value(&all, 2));
+        let data = if name == "counter" { String::new() } else { text(data) };
+        let _ = write!(words, " {name}({data})");
+    }
+    words
 }
 
 fn sysctls(say: &mut impl FnMut(String)) {

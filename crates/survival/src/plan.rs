@@ -22,6 +22,7 @@ const POINTS_A_JOB: usize = 40;
 #[derive(Debug)]
 pub(crate) struct Form {
     pub short: bool,
+    pub every: Option<usize>,
     pub offset: usize,
     pub only: Option<String>,
     pub network: Option<String>,
@@ -84,7 +85,8 @@ impl Plan {
             tally.note(&format!("{}: firewalld or dbus-daemon is not installed: not tried", job.part()));
         }
         jobs.extend(others);
-        tally.expect(&jobs, self.form.short.then_some(self.form.offset));
+        let chosen = self.form.short || self.form.every.is_some();
+        tally.expect(&jobs, chosen.then_some(self.form.offset));
         pool.run(jobs, |report| tally.hear(&report));
     }
 
@@ -145,7 +147,7 @@ impl Plan {
     }
 
     fn every(&self, short: usize) -> usize {
-        if self.form.short { short } else { 1 }
+        self.form.every.unwrap_or(if self.form.short { short } else { 1 })
     }
 
     fn jobs(&self, sweep: &Sweep, points: Vec<Point>, every: usize) -> Vec<Job> {

@@ -234,6 +234,27 @@ impl<'w> Stage<'w> {
         Tried { hit: traced.hit, message, outcome }
     }
 
+    /// Whether only the inside of the container differs, and the plugin said that it works without its namespace. A DEL that failed for
+    /// that would stop the DEL of the plugins before it.
+    fn inside(&self, ended: &Ended, failure: &Failure) -> bool {
+        let victim = format!(" {}: ", self.victim.id);
+        let netns = self.victim.container.path().display().to_string();
+        ended.stderr.contains(&netns) && failure.difference.iter().all(|line| line[1..].starts_with(&victim))
+    }
+
+    /// Goes on with another container: what is in this one goes with it.
+    fn renew(&mut self) -> Result<(), Failure> {
+        self.world.del(&mut self.victim, 0..self.plugin)?;
+        // The name is free once the container is gone.
+        let name = self.victim.name_only();
+        drop(std::mem::replace(&mut self.victim, name));
+        self.victim = self.world.guest(2);
+        self.world.add(&mut self.victim, 0..self.plugin)?;
+        self.before = World::look(&seen(self.sweep, self.company.as_ref(), &self.victim));
+        self.worded = Snapshot::take();
+        self.prepare()
+    }
+
     fn after_error(&mut self, traced: &Traced, survives: bool) -> Result<(), Failure> {
         let ended = &traced.ended;
         let (plugin, verb) = (self.plugin, self.sweep.verb);
@@ -262,6 +283,7 @@ impl<'w> Stage<'w> {
                         && failure.difference.iter().all(|line| line.starts_with("+ directory /run/ferrule"))
                 };
                 match outcome {
+                    Err(failure) if self.inside(ended, &failure) => return self.renew(),
                     Err(failure) if emptied(&failure) => {
                         let valid: Vec<&Guest> = self.company.iter().collect();
                         self.world.gc_one(self.plugin, &valid)?;
