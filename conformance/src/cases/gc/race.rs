@@ -8,6 +8,12 @@ use crate::verdict::Outcome;
 /// How many attachments come or go beside a GC.
 const MANY: usize = 4;
 
+/// How often they come beside GCs. What goes wrong in between takes a moment that is hard to meet.
+const ROUNDS: usize = 3;
+
+/// How much later each GC beside ADDs starts than the one before, in thousandths of a second.
+const LATER: usize = 4;
+
 /// A second GC.
 pub(super) fn twice(lab: &mut Lab) -> Outcome {
     lab.need_verb("GC")?;
@@ -35,20 +41,31 @@ pub(super) fn beside_adds(lab: &mut Lab) -> Outcome {
         containers.push(fresh(lab, &format!("c{number}"))?.0);
     }
     let before = lab.snapshot()?;
-    let mut calls: Vec<_> = containers.iter().map(|container| lab.call("ADD", container)).collect();
-    calls.insert(MANY / 2, collect(lab, &[&kept.container]));
-    let replies = lab.race(&calls)?;
-    lab.accepted(&replies[MANY / 2], "GC beside ADDs");
-    still_whole(lab, &kept, "CHECK of a listed attachment after a GC beside ADDs")?;
-    for container in &containers {
-        let call = lab.call("DEL", container);
-        let reply = lab.run(&call)?;
-        lab.accepted(&reply, "DEL after a GC beside ADDs");
+    for _ in 0..ROUNDS {
+        let mut calls = Vec::new();
+        for (number, container) in containers.iter().enumerate() {
+            calls.push(lab.call("ADD", container));
+            // Each a little later than the one before, so that one of them meets an ADD in its middle.
+            let mut call = collect(lab, &[&kept.container]);
+            let wait = format!("sleep 0.0{:02}; exec \"$@\"", number * LATER);
+            call.wrapper = ["sh", "-c", &wait, "sh"].map(str::to_owned).to_vec();
+            calls.push(call);
+        }
+        let replies = lab.race(&calls)?;
+        for reply in replies.iter().skip(1).step_by(2) {
+            lab.accepted(reply, "GC beside ADDs");
+        }
+        for container in &containers {
+            let call = lab.call("DEL", container);
+            let reply = lab.run(&call)?;
+            lab.accepted(&reply, "DEL after a GC beside ADDs");
+        }
     }
+    still_whole(lab, &kept, "CHECK of a listed attachment after GCs beside ADDs")?;
     // What was collected in between cannot be put back in the container.
     let difference = outside(lab.changes(&before)?);
     lab.check(difference.is_empty(), None, || {
-        format!("a GC beside ADDs, and DEL of all, left a difference: {difference}")
+        format!("GCs beside ADDs, and DEL of all, left a difference: {difference}")
     });
     Ok(())
 }
