@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use crate::catalogue::{Item, Level};
 use crate::expect::Rule;
 use crate::run::{PluginReport, Report, Suite};
-use crate::verdict::Verdict;
+use crate::verdict::{CaseResult, Verdict};
 
 /// A column of the matrix: a plugin of a suite.
 #[derive(Debug, Clone, Copy)]
@@ -124,20 +124,30 @@ pub fn skips(report: &Report) -> Vec<(String, Vec<String>)> {
     reasons
 }
 
+/// A failure that nobody is surprised by.
+pub(crate) fn is_known_failure(case: &CaseResult) -> bool {
+    case.verdict == Verdict::Fail && case.known.is_some()
+}
+
 /// What a run came to, in a sentence.
 pub fn conclusion(report: &Report, rule: Rule<'_>) -> String {
     let condemned = report.cases().filter(|(_, _, case)| rule.condemns(case)).count()
         + report.plugins().filter(|(suite, plugin)| rule.condemns_absence(suite, plugin)).count();
     let expected = report.cases().filter(|(_, _, case)| case.known.is_some()).count();
+    let count = |verdict| report.cases().filter(|(_, _, case)| case.verdict == verdict).count();
+    // Whoever reads nothing else must not take a failure that is known for none.
+    let failures = match report.cases().filter(|(_, _, case)| is_known_failure(case)).count() {
+        0 => String::new(),
+        number => format!(", {number} of them failures"),
+    };
     let mut text = match (condemned, expected) {
         (0, 0) => "everything that was tried holds".to_owned(),
-        (0, known) => format!("nothing but {known} known deviations"),
+        (0, known) => format!("nothing but {known} known deviations{failures}"),
         (number, 0) => format!("{number} deviations"),
-        (number, known) => format!("{number} deviations, besides {known} that are known"),
+        (number, known) => format!("{number} deviations, besides {known} that are known{failures}"),
     };
-    if condemned == 0 && rule.expectations.is_none() {
-        let lesser = [Verdict::Warn, Verdict::Info]
-            .map(|verdict| report.cases().filter(|(_, _, case)| case.verdict == verdict).count());
+    if condemned == 0 && failures.is_empty() && rule.expectations.is_none() {
+        let lesser = [Verdict::Warn, Verdict::Info].map(count);
         if lesser.iter().sum::<usize>() > 0 {
             text = format!("no failure; {} warnings, {} remarks", lesser[0], lesser[1]);
         }

@@ -230,6 +230,13 @@ fn legend(out: &mut dyn Write) -> io::Result<()> {
         let (word, sign) = (verdict.word(), verdict.symbol());
         write!(out, "<li><span class=\"cell {word}\">{sign}</span> {}</li>", meaning(verdict))?;
     }
+    let fail = Verdict::Fail;
+    write!(
+        out,
+        "<li><span class=\"cell {} known\">{}</span> hatched: known</li>",
+        fail.word(),
+        fail.symbol()
+    )?;
     writeln!(out, "<li><span class=\"cell na\">·</span> does not apply</li></ul>")
 }
 
