@@ -46,6 +46,11 @@ impl Settings {
 }
 
 impl Settings {
+    /// How many values there are of each family: what [`Self::value`] has depends on nothing else.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        (self.ipv4.len(), self.ipv6.len())
+    }
+
     /// Each that the message has, of IPv4 or not: its name and its value.
     pub(super) fn named(&self) -> impl Iterator<Item = (bool, &'static str, i32)> {
         let named = |ipv4, names: &'static [&'static str], values: &[i32]| {

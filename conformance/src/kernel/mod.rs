@@ -6,9 +6,11 @@ mod devconf;
 mod netlink;
 mod snapshot;
 mod sysctl;
+mod watch;
 
 pub use netlink::{Address, Link, Neighbour, Route, Rule, View, format_mac};
 pub use snapshot::{Difference, Snapshot};
+pub(crate) use sysctl::untold;
 
 use std::fs::File;
 use std::io;

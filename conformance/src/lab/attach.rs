@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Call, Container, Lab, NETWORK, direct, quote};
-use crate::kernel::{Difference, Snapshot, View};
+use crate::kernel::{self, Difference, Snapshot, View, inside};
 use crate::profile::merge;
 use crate::verdict::{Outcome, Stop};
 
@@ -96,6 +96,23 @@ impl Lab {
     /// What is there now and was not there before, but for what the profile says may remain or is shared.
     pub fn left(&self, before: &Snapshot) -> Outcome<Difference> {
         Ok(self.changes(before)?.added())
+    }
+
+    /// Looks whether anything of the world changed in a way that the snapshots of this case could not see.
+    ///
+    /// # Errors
+    /// A change of a setting without a write to it: then none of them is to be trusted.
+    pub fn nothing_untold(&self) -> Outcome {
+        let mut untold = kernel::untold();
+        for container in &self.containers {
+            // A case may have taken the namespace away.
+            untold.extend(inside(&container.path(), kernel::untold).unwrap_or_default());
+        }
+        if untold.is_empty() {
+            return Ok(());
+        }
+        let untold = untold.join(", ");
+        Err(Stop::Broken(format!("settings changed and nobody wrote them, so snapshots missed it: {untold}")))
     }
 
     /// [`Lab::changes`], for a world in which a network namespace was just destroyed: the kernel takes its interfaces away a moment later, so

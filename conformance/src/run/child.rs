@@ -56,7 +56,7 @@ fn perform(job: &Job) -> CaseResult {
                 Some(case) => (case.run)(&mut lab),
                 None => Err(Stop::Broken(format!("there is no case {}/{}", job.item, job.case))),
             };
-            end(outcome, Some(lab));
+            end(outcome.and_then(|()| lab.nothing_untold()), Some(lab));
         }
     }
     let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Pass);
