@@ -6,13 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkFlags, LinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+
+use super::rtnetlink::Rtnetlink;
 
 /// Makes a network namespace that `path` keeps alive, as `ip netns add` does.
 pub(super) fn add(path: &Path) -> io::Result<()> {
@@ -37,26 +34,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// Brings up `lo` in the calling thread's network namespace.
 pub(super) fn raise_loopback() -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut request = LinkMessage::default();
-    request.header.index = 1; // the first interface of every namespace
-    request.header.flags = LinkFlags::Up;
-    request.header.change_mask = LinkFlags::Up;
-    let request = NetlinkPayload::from(RouteNetlinkMessage::SetLink(request));
-    let mut message = NetlinkMessage::new(NetlinkHeader::default(), request);
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
-    match answer.payload {
-        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        _ => Ok(()),
-    }
+    Rtnetlink::open()?.raise(1) // the first interface of every namespace
 }
 
 /// Runs this line of shell: without the shell, and with one program for several, where it is nothing but calls of `ip`, each after the success

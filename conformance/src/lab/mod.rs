@@ -8,6 +8,7 @@ mod background;
 mod chain;
 mod direct;
 pub mod exec;
+mod rtnetlink;
 pub mod runtime;
 pub mod stub;
 mod talk;
@@ -102,7 +103,7 @@ pub struct Lab {
     /// What [`Lab::beneath`] made for an interface of a container: the result an earlier plugin of the chain would have given.
     bases: BTreeMap<String, Value>,
     /// How often [`Lab::earlier`] made something.
-    made: usize,
+    made: u8,
     /// What [`Lab::start`] started.
     background: Vec<background::Background>,
 }
