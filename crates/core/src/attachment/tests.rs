@@ -9,6 +9,22 @@ const HEADER: &str =
 const LEASE: &str = r#"{"resource":"lease","kind":"host-local"}"#;
 
 #[test]
+fn what_is_shared_is_removed_in_the_reverse_of_the_order_it_is_made_in() {
+    crate::resources! {
+        enum Shared { Bridge, VethPair, Forwarding, Gateway }
+    }
+    let names: Vec<_> = Shared::registers().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["gateway", "forwarding", "bridge"]);
+}
+
+#[test]
+fn a_kind_that_a_plugin_does_not_make_counts_as_damage() {
+    let text = format!("{HEADER}\n{{\"resource\":\"forwarding\",\"ipv4\":true}}\n{LEASE}\n");
+    let record = Record::<Resource>::parse(text.as_bytes()).unwrap();
+    assert_eq!((record.resources.len(), record.damaged), (1, true));
+}
+
+#[test]
 fn a_record_cut_short_keeps_its_whole_lines() {
     let text = format!("{HEADER}\n{LEASE}\n{}", &LEASE[..20]);
     let record = Record::<Resource>::parse(text.as_bytes()).unwrap();
