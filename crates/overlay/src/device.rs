@@ -33,7 +33,7 @@ pub fn ensure(netlink: &mut Netlink, view: &View, desired: &Desired) -> Result<L
     let bridge_index = bridge.as_ref().map(|bridge| bridge.index);
     adjust(netlink, view, &device, bridge_index)?;
     let present = add_addresses(netlink, &desired.addresses, &device)?;
-    delete_others(netlink, &desired.addresses, present, &device)?;
+    delete_others(netlink, &desired.addresses, &present, &device)?;
     if let Some(bridge) = &bridge {
         // Before the neighbours, and for as long as the bridge is there: a link that loses its last IPv4 address loses its IPv4 neighbours, permanent
         // ones too (`arp_ifdown`). Other addresses are the administrator's, or of gateways that an IPAM plugin names.
@@ -291,12 +291,7 @@ fn add_addresses(netlink: &mut Netlink, wanted: &[Cidr], link: &Link) -> Result<
 }
 
 /// The device has the addresses that other nodes route to, and no others.
-fn delete_others(
-    netlink: &mut Netlink,
-    wanted: &[Cidr],
-    present: Vec<Cidr>,
-    link: &Link,
-) -> Result<(), Error> {
+fn delete_others(netlink: &mut Netlink, wanted: &[Cidr], present: &[Cidr], link: &Link) -> Result<(), Error> {
     for address in present.iter().filter(|address| !wanted.contains(address) && !is_link_local(address)) {
         tolerate(netlink.delete_address(link.index, &link.name, address), NetlinkError::is_missing)?;
     }

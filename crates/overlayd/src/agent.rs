@@ -183,7 +183,7 @@ impl Agent {
                     let noticed = noticed.map_err(Error::system("listen to the kernel's notifications"))?;
                     self.notice(noticed);
                 }
-                () = at(self.compose_at) => self.advance(&mut notifications)?,
+                () = at(self.compose_at) => self.advance(&mut notifications),
                 () = sleep_until(self.check_at) => self.check(),
                 () = at(self.relist_at) => {
                     self.relist_at = None;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ferrule_core::netlink::Change;
 use ferrule_overlay::{Listed, NodeId, Purge, State, Step, View};
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -38,10 +39,10 @@ impl Agent {
     }
 
     /// Makes it so what the source has told: the nodes it has told of, or everything where that is not all that may have changed.
-    pub(super) fn advance(&mut self, notifications: &mut Notifications) -> Result<(), Error> {
+    pub(super) fn advance(&mut self, notifications: &mut Notifications) {
         if self.cause.told || self.stepped.is_empty() || self.stepped.len() > FEW || !self.is_steady() {
             self.compose();
-            return Ok(());
+            return;
         }
         self.compose_at = None;
         while let Some(node) = self.stepped.pop_first() {
@@ -50,7 +51,7 @@ impl Agent {
                 Ok(false) => {
                     self.stepped.insert(node);
                     self.compose();
-                    return Ok(());
+                    return;
                 }
                 Err(error) => {
                     debug!(%node, error = %chain(&error), "can't take one node by itself; comparing everything");
@@ -60,7 +61,6 @@ impl Agent {
             }
         }
         self.settled();
-        Ok(())
     }
 
     /// Whether what is known is believed and made so, for all nodes.
@@ -84,10 +84,9 @@ impl Agent {
         let network = live.view().settings().network.clone();
         let stepped = State::locked(&network, || live.step(node, after));
         // What is told of one's own changes is no news, and all of it is there when they are made.
-        let none = (Vec::new(), 0);
-        let (changes, transactions) = match &stepped {
+        let (changes, transactions): (&[Change], usize) = match &stepped {
             Ok(Some(stepped)) => (&stepped.changes, stepped.transactions),
-            _ => (&none.0, none.1),
+            _ => (&[], 0),
         };
         let after = notifications.drain(self.scope, changes, transactions);
         for noticed in [before, after] {
