@@ -2,17 +2,17 @@
 
 use super::collect;
 use crate::cases::life::{attached, fresh, outside, still_whole};
-use crate::lab::Lab;
+use crate::lab::{Call, Lab};
 use crate::verdict::Outcome;
 
 /// How many attachments come or go beside a GC.
 const MANY: usize = 4;
 
 /// How often they come beside GCs. What goes wrong in between takes a moment that is hard to meet.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
-/// How much later each GC beside ADDs starts than the one before, in thousandths of a second.
-const LATER: usize = 4;
+/// GC again and again. It starts when the first ADDs do, and lasts longer.
+const AGAIN: &str = "in=$(cat); for i in 1 2 3 4; do printf %s \"$in\" | \"$@\" || exit; done";
 
 /// A second GC.
 pub(super) fn twice(lab: &mut Lab) -> Outcome {
@@ -42,17 +42,17 @@ pub(super) fn beside_adds(lab: &mut Lab) -> Outcome {
     }
     let before = lab.snapshot()?;
     for _ in 0..ROUNDS {
-        let mut calls = Vec::new();
+        let through = |call: Call, script: &str| Call {
+            wrapper: ["sh", "-c", script, "sh"].map(str::to_owned).to_vec(),
+            ..call
+        };
+        // Two at a time, so that one of them may be in its middle wherever an ADD is.
+        let mut calls = vec![through(collect(lab, &[&kept.container]), AGAIN); 2];
         for (number, container) in containers.iter().enumerate() {
-            calls.push(lab.call("ADD", container));
-            // Each a little later than the one before, so that one of them meets an ADD in its middle.
-            let mut call = collect(lab, &[&kept.container]);
-            let wait = format!("sleep 0.0{:02}; exec \"$@\"", number * LATER);
-            call.wrapper = ["sh", "-c", &wait, "sh"].map(str::to_owned).to_vec();
-            calls.push(call);
+            let script = format!("sleep 0.0{number}; exec \"$@\"");
+            calls.push(through(lab.call("ADD", container), &script));
         }
-        let replies = lab.race(&calls)?;
-        for reply in replies.iter().skip(1).step_by(2) {
+        for reply in lab.race(&calls)?.iter().take(2) {
             lab.accepted(reply, "GC beside ADDs");
         }
         for container in &containers {
