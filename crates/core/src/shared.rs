@@ -182,6 +182,7 @@ impl Shared {
             }
             state::prune(&root.join(&kind));
         }
+        state::prune(&root);
         Ok(())
     }
 
