@@ -13,7 +13,6 @@ mod listed;
 use std::path::PathBuf;
 
 use cni::{AddResult, Attachment, Code, ContainerId, Failure, LinkName, NetworkName, Request, Verb};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -21,7 +20,7 @@ use crate::host::Host;
 use crate::netns::NetnsId;
 use crate::owner::Owner;
 use crate::privilege;
-use crate::resource::{Lease, Lifecycle, Resources, Role, remove_registered};
+use crate::resource::{self, Lease, Lifecycle, Resources, Role, remove_registered};
 use crate::shared::Shared;
 use crate::state::{self, LockedFile, StateError};
 
@@ -49,7 +48,7 @@ struct Record<R> {
     damaged: bool,
 }
 
-impl<R: DeserializeOwned> Record<R> {
+impl<R: Resources> Record<R> {
     /// Reads as much as was written; `None` without a header.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
@@ -60,8 +59,8 @@ impl<R: DeserializeOwned> Record<R> {
         }
         let mut record = Self { netns: header.netns, resources: Vec::new(), damaged: false };
         for line in lines {
-            match serde_json::from_slice(line) {
-                Ok(resource) if line.ends_with(b"\n") => record.resources.push(resource),
+            match resource::read(line) {
+                Some(resource) if line.ends_with(b"\n") => record.resources.push(resource),
                 _ => record.damaged = true,
             }
         }
@@ -375,7 +374,7 @@ fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, Stat
 
 /// What the same plugin made for other interfaces of the same container, in whatever network: a setting of the whole namespace is theirs
 /// too. Records that cannot be read say nothing.
-pub(crate) fn siblings<R: DeserializeOwned>(host: &Host<'_>) -> Vec<R> {
+pub(crate) fn siblings<R: Resources>(host: &Host<'_>) -> Vec<R> {
     let own = path(host.owner(), host.plugin());
     let networks = state::path(["attachments"]);
     let container = [host.plugin(), host.owner().container_id.as_str()];

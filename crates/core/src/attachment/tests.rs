@@ -1,4 +1,9 @@
 use super::*;
+use crate::resource::VethPair;
+
+fn name(text: &str) -> LinkName {
+    LinkName::new(text).unwrap()
+}
 
 crate::resources! {
     enum Resource { VethPair, Lease }
@@ -15,6 +20,19 @@ fn what_is_shared_is_removed_in_the_reverse_of_the_order_it_is_made_in() {
     }
     let names: Vec<_> = Shared::registers().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["gateway", "forwarding", "bridge"]);
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let pair = VethPair { host: name("veth0"), container: name("eth0"), mtu: Some(1400), mac: None };
+    let resources: [Resource; 2] = [Lease { kind: "host-local".to_owned() }.into(), pair.into()];
+    let mut bytes = format!("{HEADER}\n").into_bytes();
+    for resource in &resources {
+        bytes.extend(line(resource).unwrap());
+    }
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    assert!(text.contains(LEASE) && text.contains(r#"{"resource":"veth-pair","host":"veth0","#), "{text}");
+    assert_eq!(Record::<Resource>::parse(&bytes).unwrap().resources, resources);
 }
 
 #[test]

@@ -6,8 +6,7 @@
 use std::fmt::Debug;
 
 use cni::AddResult;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -107,7 +106,10 @@ pub type Register<R> = (&'static str, fn(&str) -> Option<R>);
 ///
 /// A plugin has its own, because what can be read from a record can also be verified and removed, and the code for that is in the program: of
 /// kinds that the plugin never makes it would be there for nothing. That a plugin's ADD makes nothing its DEL can't read is a matter of types.
-pub trait Resources: Serialize + DeserializeOwned + Debug {
+pub trait Resources: Serialize + Debug + Sized {
+    /// Reads the text of a resource of this kind, as a record names it; `None` if the plugin makes none such, or the text is damaged.
+    fn of_kind(kind: &str, text: &[u8]) -> Option<Self>;
+
     /// The resource, of whatever kind.
     fn kind(&self) -> &dyn Lifecycle;
 
@@ -124,7 +126,7 @@ pub trait Resources: Serialize + DeserializeOwned + Debug {
 macro_rules! resources {
     ($(#[$doc:meta])* $visibility:vis enum $name:ident { $($kind:ident),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, $crate::serde::Serialize, $crate::serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, $crate::serde::Serialize)]
         #[serde(crate = "ferrule_core::serde", tag = "resource", rename_all = "kebab-case")]
         #[allow(missing_docs, reason = "the kinds have their own")]
         $visibility enum $name {
@@ -132,6 +134,15 @@ macro_rules! resources {
         }
 
         impl $crate::resource::Resources for $name {
+            fn of_kind(kind: &str, text: &[u8]) -> Option<Self> {
+                $(
+                    if $crate::resource::is_kind(kind, stringify!($kind)) {
+                        return $crate::resource::decode(text).map(Self::$kind);
+                    }
+                )*
+                None
+            }
+
             fn kind(&self) -> &dyn $crate::resource::Lifecycle {
                 match self {
                     $(Self::$kind(resource) => resource,)*
@@ -164,6 +175,36 @@ macro_rules! resources {
             }
         })*
     };
+}
+
+/// Reads a resource from a line of a record.
+///
+/// By hand and not by a derived decoder of the enumeration: that one keeps the whole line as a tree until it has seen the name of the kind.
+pub(crate) fn read<R: Resources>(line: &[u8]) -> Option<R> {
+    #[derive(Deserialize)]
+    struct Tag {
+        resource: String,
+    }
+    let Tag { resource } = decode(line)?;
+    R::of_kind(&resource, line)
+}
+
+#[doc(hidden)]
+pub fn decode<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Option<T> {
+    serde_json::from_slice(text).ok()
+}
+
+/// Whether a name is that of a type, as records write it: `veth-pair` for `VethPair`.
+#[doc(hidden)]
+pub fn is_kind(name: &str, of_type: &str) -> bool {
+    let mut written = String::new();
+    for letter in of_type.chars() {
+        if letter.is_ascii_uppercase() && !written.is_empty() {
+            written.push('-');
+        }
+        written.push(letter.to_ascii_lowercase());
+    }
+    written == name
 }
 
 /// The first of several plans that is as its resources say, else the first of all: for a CHECK that can't know which was carried out.

@@ -124,11 +124,9 @@ pub struct SysctlSetting {
     pub before: Option<String>,
 }
 
-/// What of another attachment's record matters here.
-#[derive(Deserialize)]
-#[serde(tag = "resource", rename_all = "kebab-case")]
-enum Sibling {
-    SysctlSetting(SysctlSetting),
+crate::resources! {
+    /// What of another attachment's record matters here.
+    enum Sibling { SysctlSetting }
 }
 
 impl SysctlSetting {
