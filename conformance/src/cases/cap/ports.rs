@@ -3,16 +3,17 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
 use super::asking;
 use crate::cases::protocol::ready;
-use crate::kernel::inside;
+use crate::kernel::{View, inside};
 use crate::lab::{Container, Lab};
 use crate::profile::{Kind, Profile};
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, Stop};
 
 /// It publishes ports of a container that another plugin has connected.
 pub(super) fn publishes(profile: &Profile) -> bool {
@@ -25,6 +26,9 @@ const HOST: [&str; 2] = ["198.51.100.1", "198.51.100.3"];
 /// How long an answer may take. A packet that is dropped costs this much.
 const PATIENCE: Duration = Duration::from_millis(700);
 
+/// A port that nobody listens at.
+const CLOSED: u16 = 9;
+
 /// A container, and a client beyond the host, which forwards.
 fn scene(lab: &mut Lab) -> Outcome<(Container, Container)> {
     let container = ready(lab, "c1")?;
@@ -35,7 +39,27 @@ fn scene(lab: &mut Lab) -> Outcome<(Container, Container)> {
         HOST[0], HOST[1]
     ))?;
     lab.sh_in(&client, "ip addr add 198.51.100.2/24 dev eth0 && ip link set eth0 up && ip route add default via 198.51.100.1")?;
+    let path = container.path();
+    let address =
+        inside(&path, View::read)??.addresses_of(&container.ifname).into_iter().find(IpNetwork::is_ipv4);
+    if let Some(address) = address {
+        answers(&client, SocketAddr::new(address.ip(), CLOSED))?;
+    }
     Ok((container, client))
+}
+
+/// Waits until the container tells the client that nobody listens there: the kernel drops what is sent over a pair that it has just made, and
+/// on a busy machine for longer than [`PATIENCE`].
+fn answers(client: &Container, nobody: SocketAddr) -> Outcome {
+    const PAIR: Duration = Duration::from_secs(5);
+    let started = Instant::now();
+    while started.elapsed() < PAIR {
+        let refused = inside(&client.path(), || TcpStream::connect_timeout(&nobody, PATIENCE / 10))?;
+        if refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return Ok(());
+        }
+    }
+    Err(Stop::Broken(format!("{nobody} cannot be reached from the client")))
 }
 
 /// Whether what is sent from `client` to this port of the host comes to `port` of the container and is answered.
@@ -47,8 +71,7 @@ fn reaches(
     host: (&str, u16),
     port: u16,
 ) -> Outcome<bool> {
-    let address: IpAddr =
-        host.0.parse().map_err(|error| crate::verdict::Stop::Broken(format!("{}: {error}", host.0)))?;
+    let address: IpAddr = host.0.parse().map_err(|error| Stop::Broken(format!("{}: {error}", host.0)))?;
     let target = SocketAddr::new(address, host.1);
     let reached = if protocol == "udp" {
         let socket = inside(&container.path(), || UdpSocket::bind(("0.0.0.0", port)))??;
@@ -74,10 +97,22 @@ fn over_tcp(listener: &TcpListener, client: &Container, target: SocketAddr) -> O
     let stream = inside(&client.path(), || TcpStream::connect_timeout(&target, PATIENCE))?;
     // Somebody else may have answered: only what comes to the container's socket counts.
     let Ok(mut stream) = stream else { return Ok(false) };
-    let Ok((mut server, _)) = listener.accept() else { return Ok(false) };
+    let Some(mut server) = accepted(listener) else { return Ok(false) };
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut word = [0; 3];
     Ok(server.write_all(b"cnf").is_ok() && stream.read_exact(&mut word).is_ok() && &word == b"cnf")
+}
+
+/// The client is connected before the packet that says so has come to the server: on a busy machine, long before.
+fn accepted(listener: &TcpListener) -> Option<TcpStream> {
+    let started = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Some(stream),
+            Err(_) if started.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(5)),
+            Err(_) => return None,
+        }
+    }
 }
 
 fn over_udp(server: &UdpSocket, client: &Container, target: SocketAddr) -> Outcome<bool> {
