@@ -52,12 +52,6 @@ pub const DIFFERENCES: &[Difference] = &[
         "usable at once, without duplicate address detection",
     ),
     difference(Bridge, "host addresses", "fd00:10::1", "usable at once, without duplicate address detection"),
-    difference(
-        Bridge,
-        "host routes: ours",
-        "\"dst\":\"fd00:10::",
-        "the kernel has these once the gateway's address is usable, which it is at once",
-    ),
     difference(All, "host links: ours", ".ifalias = \"ferrule", "what is ours bears the name of its owner"),
     difference(All, "host links: ours", ".txqlen = 1000", "the kernel's default, instead of 0"),
     difference(All, "host files: ours", "/run/ferrule/", "records and registers of ours"),
