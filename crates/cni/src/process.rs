@@ -40,7 +40,8 @@ pub fn run(plugin: &(dyn Plugin + Sync)) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn note(lines: &[String]) {
+/// Lines for standard error.
+pub(crate) fn note(lines: &[String]) {
     let mut stderr = io::stderr().lock();
     for line in lines {
         // Standard error is for people; that nobody reads it is no failure.

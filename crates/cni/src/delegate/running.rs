@@ -14,6 +14,7 @@ use crate::environment::Verb;
 use crate::failure::{Code, Failure};
 use crate::json;
 use crate::plugin::Response;
+use crate::process;
 use crate::result::AddResult;
 
 /// More output than this is not a CNI document.
@@ -108,14 +109,7 @@ impl<'a> Running<'a> {
         match &mut self.work {
             Work::Process(process) => process.wait(delegate, verb),
             Work::Done(response) => {
-                forward(
-                    &response
-                        .notes
-                        .iter()
-                        .flat_map(|note| [note.as_bytes(), b"\n"])
-                        .collect::<Vec<_>>()
-                        .concat(),
-                );
+                process::note(&response.notes);
                 let document = response.document.take().map(|document| document.to_string().into_bytes());
                 let stdout = document.unwrap_or_default();
                 delegate.reported(verb, &stdout).map_or(Ok(stdout), Err)
