@@ -2,8 +2,12 @@
 //! settings, in turns: `FERRULE_NAMESPACES=1 tools/unshare-runner target/release/examples/throughput [ROUNDS]`.
 //!
 //! Two hosts on a switch, a container on each. The containers have an address for each way, and the hosts route it that way, so the ways differ in
-//! nothing else. The figures of a way are compared with plain routing in the same round. The host firewall of the second half tracks connections, and
-//! drops what belongs to none.
+//! nothing else. The figures of a way are compared with plain routing in the same round, whose turns go forth and back so that none is always first.
+//! The host firewall of the second part tracks connections, and drops what belongs to none.
+//!
+//! A stream between two processors that wake each other has luck: one round differs from the next by a third. So both ends stay on a processor of their
+//! own, there are many short rounds, and what is printed is the median of their ratios, with the quartiles. Beside it the work: processor time of the
+//! whole machine for each gigabyte, of plain routes to that of the way, which has less luck in it.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a person")]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,13 +21,16 @@ use testkit::{Container, Fabric, Netns};
 /// The ways, and the second byte of their containers' addresses.
 const WAYS: [(&str, u8); 3] =
     [("plain routes", 41), ("ferrule, routed", 40), ("vxlan as flannel makes it", 42)];
-const SECONDS: &str = "2";
+const SECONDS: &str = "1";
 
 fn main() {
-    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5);
+    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(15);
     let fabric = Fabric::switched(2);
     let containers = [1, 2].map(|number| connect(&fabric, number));
-    println!("{:<44}{:>10} of plain routes", "one TCP stream", "Gbit/s");
+    println!(
+        "{:<44}{:>10}{:>26}{:>26}",
+        "one TCP stream", "Gbit/s", "rate to plain routes", "work to plain routes"
+    );
     for (what, rules) in [
         ("no host firewall", ""),
         ("a host firewall that tracks connections", TRACKING),
@@ -58,39 +65,85 @@ nft add chain inet bench raw-out { type filter hook output priority -300 ; }
 nft add rule inet bench raw-in udp dport { 4789, 8472 } notrack
 nft add rule inet bench raw-out udp dport { 4789, 8472 } notrack";
 
-/// Runs every way in each round, and prints the mean of each and of its ratios.
-fn measure(what: &str, containers: &[Container; 2], rounds: u32) {
-    let mut sums = [(0.0, 0.0, f64::MAX, 0.0_f64); WAYS.len()];
-    for _ in 0..rounds {
-        let rates = WAYS.map(|(_, second)| stream(containers, Ipv4Addr::new(10, second, 2, 2)));
-        for (sum, rate) in sums.iter_mut().zip(rates) {
-            let ratio = rate / rates[0];
-            *sum = (sum.0 + rate, sum.1 + ratio, sum.2.min(ratio), sum.3.max(ratio));
+/// Runs every way in each round, and prints the median of each and of its ratios.
+fn measure(what: &str, containers: &[Container; 2], rounds: usize) {
+    let mut streams = WAYS.map(|_| Vec::new());
+    for round in 0..rounds {
+        let mut turns: Vec<usize> = (0..WAYS.len()).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for way in turns {
+            streams[way].push(stream(containers, Ipv4Addr::new(10, WAYS[way].1, 2, 2)));
         }
     }
     println!("{what}");
-    for ((way, _), (rate, ratio, least, most)) in WAYS.iter().zip(sums) {
-        let rounds = f64::from(rounds);
-        println!("  {way:<42}{:>10.2}{:>8.2} ({least:.2} to {most:.2})", rate / rounds, ratio / rounds);
+    for ((way, _), of_way) in WAYS.iter().zip(&streams) {
+        let pairs = || of_way.iter().zip(&streams[0]);
+        let rate = Quartiles::of(of_way.iter().map(|stream| stream.rate));
+        let rates = Quartiles::of(pairs().map(|(stream, plain)| stream.rate / plain.rate));
+        let works = Quartiles::of(pairs().map(|(stream, plain)| plain.work / stream.work));
+        println!("  {way:<42}{:>10.2}{rates:>26}{works:>26}", rate.median);
     }
 }
 
-/// Gbit/s from the first container to an address of the second.
-fn stream(containers: &[Container; 2], address: Ipv4Addr) -> f64 {
+struct Quartiles {
+    lower: f64,
+    median: f64,
+    upper: f64,
+}
+
+impl Quartiles {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |quarter: usize| sorted[(sorted.len() - 1) * quarter / 4];
+        Self { lower: at(1), median: at(2), upper: at(3) }
+    }
+}
+
+impl std::fmt::Display for Quartiles {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(&format!("{:.2} ({:.2} to {:.2})", self.median, self.lower, self.upper))
+    }
+}
+
+struct Stream {
+    /// Gbit/s.
+    rate: f64,
+    /// Processor time of the machine for each gigabyte, in seconds.
+    work: f64,
+}
+
+/// A stream from the first container to an address of the second, each end on a processor of its own.
+fn stream(containers: &[Container; 2], address: Ipv4Addr) -> Stream {
     let address = address.to_string();
     std::thread::scope(|scope| {
         let server = scope.spawn(|| run(&containers[1], &format!("iperf3 -s -1 -B {address}")));
         loop {
-            let answer = containers[0].run("iperf3", &["-c", &address, "-t", SECONDS, "-J"]);
+            let before = busy();
+            let answer = containers[0].run("iperf3", &["-c", &address, "-t", SECONDS, "-J", "-A", "0,1"]);
+            let seconds = busy() - before;
             let report: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
-            if let Some(rate) = report["end"]["sum_received"]["bits_per_second"].as_f64() {
+            let received = &report["end"]["sum_received"];
+            if let (Some(rate), Some(bytes)) =
+                (received["bits_per_second"].as_f64(), received["bytes"].as_f64())
+            {
                 server.join().unwrap();
-                return rate / 1e9;
+                return Stream { rate: rate / 1e9, work: seconds / (bytes / 1e9) };
             }
             // The server is not up yet.
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     })
+}
+
+/// Seconds that the processors of the machine have worked since it started: all that `/proc/stat` counts but idling, waiting for a disk, and what a
+/// hypervisor took.
+fn busy() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks = |field: usize| stat.split_whitespace().nth(field).unwrap().parse::<f64>().unwrap();
+    [1, 2, 3, 6, 7].map(ticks).iter().sum::<f64>() / 100.0
 }
 
 /// A container on a host, and the three ways to the other host's.
