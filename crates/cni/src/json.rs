@@ -88,7 +88,7 @@ pub(crate) fn brief(value: &Value) -> String {
 }
 
 /// At most 120 characters of a text that somebody else wrote.
-pub(crate) fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     const LIMIT: usize = 120;
     if text.chars().count() <= LIMIT {
         return text.to_owned();

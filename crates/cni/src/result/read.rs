@@ -21,7 +21,9 @@ pub(super) fn read(value: &Value, assumed: SpecVersion) -> Result<AddResult, Res
     let named: Versioned = json::decode(value).map_err(shape)?;
     let version = match named.version.as_str() {
         "" => assumed,
-        text => SpecVersion::parse(text).ok_or_else(|| ResultError::Version { version: text.to_owned() })?,
+        text => {
+            SpecVersion::parse(text).ok_or_else(|| ResultError::Version { version: json::shorten(text) })?
+        }
     };
     let object = value.as_object().ok_or_else(|| shape(JsonError::custom("expected an object")))?;
     let parsed = match version.result_family() {

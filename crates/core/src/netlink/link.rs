@@ -93,7 +93,7 @@ impl FromStr for MacAddress {
 
     /// Takes the forms of Go's `net.ParseMAC` for six bytes: colons, dashes, or groups of four digits with dots.
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let refused = || MacError { text: text.to_owned() };
+        let refused = || MacError { text: cni::json::shorten(text) };
         let digits: Vec<&str> =
             if text.contains('.') { text.split('.').collect() } else { text.split([':', '-']).collect() };
         let (groups, width) = if text.contains('.') { (3, 4) } else { (6, 2) };

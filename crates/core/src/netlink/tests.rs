@@ -385,3 +385,10 @@ fn a_question_who_has_an_address_is_that_of_the_crate() {
     theirs.header.flags = NeighbourFlags::Use;
     same(&ours(RTM_NEWNEIGH, 1), &Theirs::NewNeighbour(theirs));
 }
+
+#[test]
+fn what_is_no_mac_is_quoted_in_one_short_line() {
+    let error = "0:".repeat(5000).parse::<MacAddress>().unwrap_err().to_string();
+    assert!(error.ends_with("…` is not a MAC address such as 02:42:ac:11:00:02"), "{error}");
+    assert!(error.len() < 300, "{} bytes", error.len());
+}

@@ -172,7 +172,7 @@ fn patience(request: &Request) -> Result<Duration, Failure> {
             .parse::<f64>()
             .ok()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or_else(|| Error::LockTimeout { text: text.to_owned() }.into()),
+            .ok_or_else(|| Error::LockTimeout { text: cni::json::shorten(text) }.into()),
     }
 }
 
