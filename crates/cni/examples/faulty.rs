@@ -4,7 +4,6 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use cni::{AddResult, Attachment, Cidr, Code, Failure, Ip, Plugin, Request, Target, ValidAttachments};
 
@@ -65,6 +64,4 @@ impl Plugin for Faulty {
     }
 }
 
-fn main() -> ExitCode {
-    cni::run(&Faulty)
-}
+cni::main!(Faulty);

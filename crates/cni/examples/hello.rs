@@ -10,7 +10,6 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use cni::{AddResult, Attachment, Code, Failure, Interface, Plugin, Request, Target, ValidAttachments, Verb};
 
@@ -164,6 +163,4 @@ impl Plugin for Hello {
     }
 }
 
-fn main() -> ExitCode {
-    cni::run(&Hello)
-}
+cni::main!(Hello);

@@ -1,11 +1,11 @@
 //! The CNI contract, from the plugin's side.
 //!
-//! A plugin implements [`Plugin`] and hands itself to [`run`]; everything between the process and the five verbs is here: environment and
+//! A plugin implements [`Plugin`] and hands itself to [`run`], or to [`main!`], which is a program's `main` with that call; everything between the process and the five verbs is here: environment and
 //! configuration with the specification's error codes, versions 0.1.0 to 1.1.0 and conversion of results between them, delegation to other
 //! plugins. The crate knows no kernel beyond what the standard library tells about a file: bring your own networking.
 //!
 //! ```no_run
-//! use std::{path::Path, process::ExitCode};
+//! use std::path::Path;
 //! use cni::{AddResult, Attachment, Code, Failure, Interface, Plugin, Request, Target, ValidAttachments};
 //!
 //! #[derive(serde::Deserialize)]
@@ -39,9 +39,7 @@
 //!     fn status(&self, _: &Request) -> Result<(), Failure> { Ok(()) }
 //! }
 //!
-//! fn main() -> ExitCode {
-//!     cni::run(&Hello)
-//! }
+//! cni::main!(Hello);
 //! ```
 //!
 //! A whole plugin, with state, IPAM and all verbs in earnest, is `examples/hello.rs`.
@@ -177,6 +175,7 @@ mod name;
 mod netns;
 mod plugin;
 mod process;
+mod program;
 mod request;
 mod result;
 mod version;
@@ -189,6 +188,7 @@ pub use failure::{Code, Failure};
 pub use name::{ContainerId, LinkName, NameError, NetworkName};
 pub use plugin::{Plugin, Response, respond};
 pub use process::run;
+pub use program::{ALLOCATOR, Allocator};
 pub use request::{Config, Request, Target, ValidAttachments, invalid};
 pub use result::{AddResult, Dns, Interface, Ip, ResultError, Route};
 pub use version::SpecVersion;

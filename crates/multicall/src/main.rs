@@ -12,6 +12,9 @@ use std::process::ExitCode;
 
 use cni::Plugin;
 
+#[global_allocator]
+static ALLOCATOR: cni::Allocator = cni::ALLOCATOR;
+
 /// Every plugin of the workspace; a test compares them with the directories.
 static PLUGINS: [&(dyn Plugin + Sync); 7] = [
     &ferrule_bridge::BridgePlugin,

@@ -1,7 +1,3 @@
 //! The `bridge` plugin.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cni::run(&ferrule_bridge::BridgePlugin)
-}
+cni::main!(ferrule_bridge::BridgePlugin);

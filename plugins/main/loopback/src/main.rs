@@ -1,7 +1,3 @@
 //! The `loopback` plugin.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cni::run(&ferrule_loopback::Loopback)
-}
+cni::main!(ferrule_loopback::Loopback);

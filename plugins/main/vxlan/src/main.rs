@@ -1,7 +1,3 @@
 //! The `vxlan` plugin.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cni::run(&ferrule_vxlan::VxlanPlugin)
-}
+cni::main!(ferrule_vxlan::VxlanPlugin);

@@ -1,7 +1,3 @@
 //! The `firewall` plugin.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cni::run(&ferrule_firewall::FirewallPlugin)
-}
+cni::main!(ferrule_firewall::FirewallPlugin);

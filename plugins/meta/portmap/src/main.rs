@@ -1,7 +1,3 @@
 //! The `portmap` plugin.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cni::run(&ferrule_portmap::Portmap)
-}
+cni::main!(ferrule_portmap::Portmap);

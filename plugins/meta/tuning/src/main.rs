@@ -1,7 +1,3 @@
 //! The `tuning` plugin.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cni::run(&ferrule_tuning::Tuning)
-}
+cni::main!(ferrule_tuning::Tuning);
