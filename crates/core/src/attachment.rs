@@ -396,35 +396,49 @@ pub(crate) fn siblings<R: Resources>(host: &Host<'_>) -> Vec<R> {
 /// Removes resources in reverse, past errors; but firewall entries after the rest, and leases last.
 ///
 /// A transaction with deletions waits until what the plugin before this one has deleted is freed, a grace period; so does the deletion of a
-/// link. The first wait goes by during the second. And an address may be given to somebody else as soon as its lease is gone, so nothing may
-/// use it any more.
+/// link. The first wait goes by during the second; and where the last port of a bridge goes, and the bridge with it, there is one such wait for both. And
+/// an address may be given to somebody else as soon as its lease is gone, so nothing may use it any more.
 fn remove(host: &mut Host<'_>, netns: Option<NetnsId>, resources: &[&dyn Lifecycle]) -> Vec<Failure> {
     let work = |host: &mut Host<'_>| {
         let (mut objects, mut entries, mut leases) = (Vec::new(), Vec::new(), Vec::new());
         for resource in resources.iter().rev() {
             match resource.role() {
-                Role::Entries => entries.push(resource),
-                Role::Lease(_) => leases.push(resource),
-                _ => objects.push(resource),
+                Role::Entries => entries.push(*resource),
+                Role::Lease(_) => leases.push(*resource),
+                _ => objects.push(*resource),
             }
         }
-        let mut failures = Vec::new();
-        let mut plugged_in = false;
-        for resource in objects.into_iter().chain(entries).chain(leases) {
-            if plugged_in && matches!(resource.role(), Role::Shared) {
-                // With a port that is not gone, it would be taken for one that somebody else uses, and be forgotten. The record stays, so
-                // the next DEL comes to it.
-                continue;
-            }
-            if let Err(error) = resource.remove(host) {
-                plugged_in |= matches!(resource.role(), Role::Port);
-                failures.push(Failure::from(error));
-            }
-        }
+        let mut failures = if objects.iter().any(|resource| resource.goes_with_its_port(host)) {
+            let (mut failures, deleted) = host.together(|host| remove_each(host, &objects));
+            failures.extend(deleted.err().map(Failure::from));
+            failures
+        } else {
+            remove_each(host, &objects)
+        };
+        failures.extend(remove_each(host, &entries));
+        failures.extend(remove_each(host, &leases));
         failures
     };
     // A path that names another namespace now (PID reuse) is not the container this record is about.
     if netns.is_some() && netns != host.netns_id() { host.without_container(work) } else { work(host) }
+}
+
+/// Removes resources in order, past errors.
+fn remove_each(host: &mut Host<'_>, resources: &[&dyn Lifecycle]) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut plugged_in = false;
+    for resource in resources {
+        if plugged_in && matches!(resource.role(), Role::Shared) {
+            // With a port that is not gone, it would be taken for one that somebody else uses, and be forgotten. The record stays, so
+            // the next DEL comes to it.
+            continue;
+        }
+        if let Err(error) = resource.remove(host) {
+            plugged_in |= matches!(resource.role(), Role::Port);
+            failures.push(Failure::from(error));
+        }
+    }
+    failures
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub struct Host<'a> {
     netlink: Option<Netlink>,
     container: Option<Container>,
     firewalls: Vec<(Backend, Box<dyn Firewall>)>,
+    /// Links to be deleted together, by index and name; `None` where each is deleted at once.
+    leaving: Option<Vec<(u32, String)>>,
 }
 
 impl<'a> Host<'a> {
@@ -78,6 +80,7 @@ impl<'a> Host<'a> {
             netlink: None,
             container,
             firewalls: Vec::new(),
+            leaving: None,
         })
     }
 
@@ -104,6 +107,7 @@ impl<'a> Host<'a> {
             netlink: None,
             container,
             firewalls: Vec::new(),
+            leaving: None,
         }
     }
 
@@ -153,6 +157,33 @@ impl<'a> Host<'a> {
     /// A link of the host, if it is there.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
         Ok(self.netlink()?.link(name)?)
+    }
+
+    /// Deletes a link of the host, or keeps it for [`Host::together`].
+    pub fn delete_link(&mut self, link: &Link) -> Result<(), Error> {
+        match &mut self.leaving {
+            Some(leaving) => leaving.push((link.index, link.name.clone())),
+            None => self.netlink()?.delete_link(link.index, &link.name)?,
+        }
+        Ok(())
+    }
+
+    /// The links that are to go with the next that is deleted, to be deleted by the caller.
+    pub(crate) fn take_leaving(&mut self) -> Vec<(u32, String)> {
+        self.leaving.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Does a work that deletes links, and has them go together. Those that nobody has taken by its end are deleted then.
+    pub(crate) fn together<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> (T, Result<(), Error>) {
+        self.leaving = Some(Vec::new());
+        let result = work(self);
+        let links = self.leaving.take().unwrap_or_default();
+        let links: Vec<(u32, &str)> = links.iter().map(|(index, name)| (*index, name.as_str())).collect();
+        let deleted = match links.as_slice() {
+            [] => Ok(()),
+            links => self.netlink().and_then(|netlink| Ok(netlink.delete_links(links)?)),
+        };
+        (result, deleted)
     }
 
     /// Waits until a link of the host is operationally up.

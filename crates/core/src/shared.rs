@@ -130,6 +130,11 @@ impl Shared {
         self.release(user, |_: Option<()>| dispose())
     }
 
+    /// Whether a user is entered and nobody else. Who is about to enter may change that at once.
+    pub fn has_only(&self, user: &User) -> bool {
+        self.has(user) && Self::is_alone(&self.directory.join("users"), user).unwrap_or(false)
+    }
+
     /// Whether nobody but the user is entered. The first other name ends the search, however many there are.
     fn is_alone(users: &Path, user: &User) -> Result<bool, StateError> {
         let mut entries = state::entries(users).map_err(StateError::file("list", users))?;

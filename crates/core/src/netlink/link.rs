@@ -26,6 +26,7 @@ const IFLA_OPERSTATE: u16 = 16;
 pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_IFALIAS: u16 = 20;
 pub(super) const IFLA_AF_SPEC: u16 = 26;
+pub(super) const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 pub(super) const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROMISCUITY: u16 = 30;
@@ -50,6 +51,11 @@ pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MacAddress(pub [u8; 6]);
 
+fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).ok().map(|()| bytes)
+}
+
 /// Why a text is no hardware address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is not a MAC address such as 02:42:ac:11:00:02")]
@@ -61,9 +67,8 @@ pub struct MacError {
 impl MacAddress {
     /// A random address, locally administered and not multicast.
     pub fn random() -> Self {
-        let mut bytes = [0; 6];
         // Without randomness (no /dev) the kernel's rule for the address decides; the bit pattern below is valid in any case.
-        let _ = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+        let mut bytes = random().unwrap_or_default();
         if let Some(first) = bytes.first_mut() {
             *first = (*first & 0xfc) | 0x02;
         }
@@ -264,6 +269,42 @@ impl Netlink {
     pub fn delete_link(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
         let message = Message::link(RTM_DELLINK, LinkHeader { index, ..LinkHeader::default() });
         match self.change(message, 0, || format!("delete link {name}")) {
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes links by index and name, in one request: a deletion waits for grace periods, 20 ms and more, and so all of them wait once. That one is
+    /// gone already is no error. Where the kernel does not do it, they are deleted one by one, past errors; the first is returned.
+    pub fn delete_links(&mut self, links: &[(u32, &str)]) -> Result<(), NetlinkError> {
+        if links.len() > 1 && self.delete_group(links).is_ok() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        for (index, name) in links {
+            outcome = outcome.and(self.delete_link(*index, name));
+        }
+        outcome
+    }
+
+    /// Deletes links as members of a group that nobody else has (`rtnl_group_dellink` in the kernel's `rtnetlink.c`). A group is a number that
+    /// any link can have, for a request to concern all that have it.
+    fn delete_group(&mut self, links: &[(u32, &str)]) -> Result<(), NetlinkError> {
+        // Numbers that a person has chosen are small. 0 is the group of everybody else, and the kernel refuses to delete it.
+        const OURS: u32 = 1 << 30;
+        let group = random().map_or(0, |bytes| u32::from_ne_bytes(bytes) >> 2 | OURS);
+        for (index, name) in links {
+            let mut message =
+                Message::link(RTM_SETLINK, LinkHeader { index: *index, ..LinkHeader::default() });
+            message.content.u32(IFLA_GROUP, group);
+            match self.change(message, 0, || format!("put link {name} into group {group}")) {
+                Err(error) if error.errno() == Some(Errno::ENODEV) => {}
+                other => other?,
+            }
+        }
+        let mut message = Message::link(RTM_DELLINK, LinkHeader::default());
+        message.content.u32(IFLA_GROUP, group);
+        match self.change(message, 0, || format!("delete the links of group {group}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
             other => other,
         }

@@ -26,7 +26,7 @@ use super::message::{
     RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK,
 };
 use super::vxlan::{self, VxlanSettings};
-use super::{AddressState, MacAddress, RouteEntry, address, route};
+use super::{AddressState, MacAddress, Netlink, RouteEntry, address, route};
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 7]);
 
@@ -391,4 +391,22 @@ fn what_is_no_mac_is_quoted_in_one_short_line() {
     let error = "0:".repeat(5000).parse::<MacAddress>().unwrap_err().to_string();
     assert!(error.ends_with("…` is not a MAC address such as 02:42:ac:11:00:02"), "{error}");
     assert!(error.len() < 300, "{} bytes", error.len());
+}
+
+#[test]
+fn links_that_go_together_take_no_other_with_them() {
+    let mut netlink = Netlink::open().unwrap();
+    for bridge in ["one", "two", "three", "stays", "grouped"] {
+        netlink.create_bridge(&name(bridge), &BridgeSettings::default()).unwrap();
+    }
+    testkit::tool("ip", &["link", "set", "grouped", "group", "7"]);
+    let index = |netlink: &mut Netlink, name: &str| netlink.link(name).unwrap().unwrap().index;
+    let leaving = ["one", "two", "three"].map(|name| (index(&mut netlink, name), name));
+    // One that has gone meanwhile changes nothing.
+    netlink.delete_link(leaving[1].0, "two").unwrap();
+    netlink.delete_links(&leaving).unwrap();
+    let left: Vec<String> = netlink.links().unwrap().into_iter().map(|link| link.name).collect();
+    assert_eq!(left, ["lo", "stays", "grouped"]);
+    netlink.delete_links(&leaving).unwrap();
+    netlink.delete_links(&[]).unwrap();
 }

@@ -143,19 +143,32 @@ impl Bridge {
         Ok(())
     }
 
-    /// After the last user: the bridge is deleted if it was made here, and nobody else uses it by now.
-    fn dispose(&self, netlink: &mut Netlink, origin: Option<Origin>) -> Result<(), Error> {
+    /// After the last user: the bridge is deleted if it was made here, and nobody else uses it by now; together with the links that are to go anyway.
+    fn dispose(
+        &self,
+        netlink: &mut Netlink,
+        origin: Option<Origin>,
+        leaving: &[(u32, String)],
+    ) -> Result<(), Error> {
+        let mut leaving: Vec<(u32, &str)> =
+            leaving.iter().map(|(index, name)| (*index, name.as_str())).collect();
         let Some(link) = netlink.link(self.name.as_str())?.filter(|link| link.kind == "bridge") else {
-            return Ok(());
+            return Ok(netlink.delete_links(&leaving)?);
         };
-        let has_ports = netlink.links()?.iter().any(|port| port.master == Some(link.index));
+        let stays = |port: &Link| !leaving.iter().any(|(index, _)| *index == port.index);
+        let has_ports = netlink.links()?.iter().any(|port| port.master == Some(link.index) && stays(port));
+        let made_here = match &origin {
+            Some(Origin::Found(_)) => false,
+            Some(Origin::Made(mac)) => is_shared(&link) || link.mac == mac.to_string(),
+            // The note is damaged or lost, but who made the bridge has marked it.
+            None => is_shared(&link),
+        };
+        if made_here && !has_ports {
+            leaving.push((link.index, &link.name));
+        }
+        netlink.delete_links(&leaving)?;
         match origin {
             Some(Origin::Found(before)) => self.restore(netlink, &link, &before, has_ports),
-            Some(Origin::Made(mac)) if !has_ports && (is_shared(&link) || link.mac == mac.to_string()) => {
-                Ok(netlink.delete_link(link.index, &link.name)?)
-            }
-            // The note is damaged or lost, but who made the bridge has marked it.
-            None if !has_ports && is_shared(&link) => Ok(netlink.delete_link(link.index, &link.name)?),
             _ => Ok(()),
         }
     }
@@ -229,7 +242,10 @@ impl Lifecycle for Bridge {
     }
 
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        self.shared().release(&host.user(), |note: Option<Origin>| self.dispose(host.netlink()?, note))
+        self.shared().release(&host.user(), |note: Option<Origin>| {
+            let leaving = host.take_leaving();
+            self.dispose(host.netlink()?, note, &leaving)
+        })
     }
 
     fn register() -> Option<&'static str> {
@@ -243,6 +259,10 @@ impl Lifecycle for Bridge {
     fn role(&self) -> Role<'_> {
         Role::Shared
     }
+
+    fn goes_with_its_port(&self, host: &Host<'_>) -> bool {
+        self.shared().has_only(&host.user())
+    }
 }
 
 /// Deletes a bridge that bears our mark, that no register knows, and that nobody uses: what remains where the state directory was lost.
@@ -253,7 +273,7 @@ pub fn sweep_bridge(netlink: &mut Netlink, name: LinkName) -> Result<(), Error> 
         return Ok(());
     }
     bridge.shared().sweep(|| match find(netlink)? {
-        Some(link) => bridge.dispose(netlink, link.mac.parse().ok().map(Origin::Made)),
+        Some(link) => bridge.dispose(netlink, link.mac.parse().ok().map(Origin::Made), &[]),
         None => Ok(()),
     })
 }

@@ -62,6 +62,11 @@ pub trait Lifecycle {
         Role::Plain
     }
 
+    /// Whether it is a link that this attachment is the last to use, so that its port and it can go in one request.
+    fn goes_with_its_port(&self, _: &Host<'_>) -> bool {
+        false
+    }
+
     /// Heeds the prevResult of a CHECK: leaves out what later plugins took away. An error for what has to be listed there and is not.
     fn heed(&mut self, _: &AddResult) -> Result<(), Error> {
         Ok(())

@@ -100,11 +100,12 @@ impl Tunnel {
         stale.extend(ours.map(|nexthop| Change::Remove(Entry::Nexthop(nexthop))));
         // What is refused goes with the device, or has gone meanwhile.
         tables.apply(&stale)?;
+        let mut links = Vec::new();
         for made in &self.links {
-            if let Some(link) = netlink.link(made.name.as_str())?.filter(|link| self.has_made(made, link)) {
-                netlink.delete_link(link.index, &link.name)?;
-            }
+            let link = netlink.link(made.name.as_str())?.filter(|link| self.has_made(made, link));
+            links.extend(link.map(|link| (link.index, made.name.as_str())));
         }
+        netlink.delete_links(&links)?;
         Ok(VtepGuard::remove(network)?)
     }
 }

@@ -118,7 +118,7 @@ impl Lifecycle for VethPair {
         if link.kind != "veth" || !(link.alias.is_empty() || link.alias == host.owner().alias()) {
             return Ok(());
         }
-        Ok(host.netlink()?.delete_link(link.index, &link.name)?)
+        host.delete_link(&link)
     }
 
     fn role(&self) -> Role<'_> {
