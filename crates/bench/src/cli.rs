@@ -28,6 +28,9 @@ pub struct Arguments {
     /// The directory of the suite to compare with; by default the Go suite from ~/.cache/ferrule, else Debian's.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
+    /// One program of the plugins that both suites have, for the size of such an install.
+    #[arg(long, value_name = "FILE")]
+    multi_call: Option<PathBuf>,
     /// How many times each thing is done.
     #[arg(long, value_name = "N")]
     rounds: Option<u16>,
@@ -104,7 +107,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if !contenders.iter().any(|contender| contender.name() == REFERENCE) {
         report.skip(REFERENCE, NO_REFERENCE);
     }
-    let mut bench = Bench { base: testkit::Host::new(), contenders, scale, report };
+    let mut bench = Bench {
+        base: testkit::Host::new(),
+        contenders,
+        scale,
+        report,
+        multi_call: arguments.multi_call.clone(),
+    };
     measure(&scenarios, &mut bench)?;
 
     let rows = judge(&bench.report);

@@ -25,7 +25,7 @@ fn bench(host: Host) -> Bench {
     let ours = Suite::ours(&plugin_dir()).expect("the plugins under test");
     let floor = Contender::Floor { program: Path::new(env!("CARGO_BIN_EXE_bench-floor")).to_owned() };
     let contenders = vec![Contender::Suite(ours), floor];
-    Bench { base: host, contenders, scale: SCALE, report: Report::default() }
+    Bench { base: host, contenders, scale: SCALE, report: Report::default(), multi_call: None }
 }
 
 fn scenario(name: &str) -> &'static Scenario {

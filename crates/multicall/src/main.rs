@@ -15,14 +15,21 @@ use cni::Plugin;
 #[global_allocator]
 static ALLOCATOR: cni::Allocator = cni::ALLOCATOR;
 
-/// Every plugin of the workspace; a test compares them with the directories.
-static PLUGINS: [&(dyn Plugin + Sync); 7] = [
+/// Every plugin of the workspace, unless fewer were asked for; a test compares them with the directories.
+static PLUGINS: &[&(dyn Plugin + Sync)] = &[
+    #[cfg(feature = "bridge")]
     &ferrule_bridge::BridgePlugin,
+    #[cfg(feature = "firewall")]
     &ferrule_firewall::FirewallPlugin,
+    #[cfg(feature = "host-local")]
     &ferrule_host_local::HostLocal,
+    #[cfg(feature = "loopback")]
     &ferrule_loopback::Loopback,
+    #[cfg(feature = "portmap")]
     &ferrule_portmap::Portmap,
+    #[cfg(feature = "tuning")]
     &ferrule_tuning::Tuning,
+    #[cfg(feature = "vxlan")]
     &ferrule_vxlan::VxlanPlugin,
 ];
 
@@ -37,12 +44,13 @@ fn main() -> ExitCode {
 }
 
 fn plugin(name: &OsStr) -> Option<&'static (dyn Plugin + Sync)> {
-    PLUGINS.into_iter().find(|plugin| name == plugin.name())
+    PLUGINS.iter().copied().find(|plugin| name == plugin.name())
 }
 
 /// On standard error, of which a runtime shows what it finds where there is no document.
 fn refuse(name: &OsStr) -> ExitCode {
-    let names = PLUGINS.map(Plugin::name).join(", ");
+    let names: Vec<&str> = PLUGINS.iter().map(|plugin| plugin.name()).collect();
+    let names = names.join(", ");
     let message = format!(
         "`{}` is no plugin: this program is the plugin it is called by the name of, one of {names}",
         name.display()

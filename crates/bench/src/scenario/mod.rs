@@ -8,6 +8,7 @@ mod ports;
 mod size;
 mod storm;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -140,6 +141,8 @@ pub struct Bench {
     pub scale: Scale,
     /// What was measured so far.
     pub report: Report,
+    /// One program of all plugins that both suites have.
+    pub multi_call: Option<PathBuf>,
 }
 
 impl Bench {
