@@ -317,16 +317,24 @@ pub fn check_listed<R: Resources>(
 }
 
 /// GC: removes every attachment of a network and a plugin that is not listed, past errors: those with a record, and those that only a
-/// register of shared objects remembers.
+/// register of shared objects remembers. Makes sure of the firewall entries of those that are listed: somebody may have emptied the firewall.
 pub fn gc<R: Resources>(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
     let mut failures = Vec::new();
     let (network, plugin) = (collection.network(), collection.plugin());
     match recorded(network, plugin) {
         Ok(attachments) => {
-            for attachment in attachments.into_iter().filter(|attachment| !collection.lists(attachment)) {
+            // First what is stale: it may be in the way of what is to be made again.
+            let (listed, stale): (Vec<_>, Vec<_>) =
+                attachments.into_iter().partition(|attachment| collection.lists(attachment));
+            for attachment in stale {
                 let call = request.for_attachment(&attachment);
                 let mut host = Host::for_removal(&call, &attachment, plugin, None);
                 failures.extend(del::<R>(&mut host, |_| Vec::new()).err());
+            }
+            for attachment in listed {
+                let call = request.for_attachment(&attachment);
+                let mut host = Host::for_removal(&call, &attachment, plugin, None);
+                failures.extend(repair::<R>(&mut host).err());
             }
         }
         Err(error) => failures.push(error.into()),
@@ -348,6 +356,23 @@ pub fn gc<R: Resources>(request: &Request, collection: &Collection<'_>) -> Vec<F
     }
     failures.extend(Shared::tidy().err().map(Failure::from));
     failures
+}
+
+/// Makes the firewall entries of an attachment again that are not there any more. One that somebody is at work on is left to them.
+fn repair<R: Resources>(host: &mut Host<'_>) -> Result<(), Failure> {
+    let Some(mut log) = LockedFile::open_free(&path(host.owner(), host.plugin()))? else { return Ok(()) };
+    let Some(record) = Record::<R>::parse(&log.read()?) else { return Ok(()) };
+    for resource in kinds(&record.resources) {
+        if !matches!(resource.role(), Role::Entries) {
+            continue;
+        }
+        if let Err(missing) = resource.verify(host) {
+            resource.ensure(host)?;
+            let missing = Failure::from(missing);
+            host.request().note(format!("GC: {} is repaired: {}", host.owner(), missing.message()));
+        }
+    }
+    Ok(())
 }
 
 /// The attachments of a network and a plugin that have a record.

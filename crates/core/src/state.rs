@@ -209,7 +209,18 @@ impl LockedFile {
 
     /// Opens and locks a file if it is there.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, StateError> {
-        let deadline = Instant::now() + LOCK_LIMIT;
+        Self::open_until(path, Instant::now() + LOCK_LIMIT)
+    }
+
+    /// Opens and locks a file if it is there and nobody holds it.
+    pub(crate) fn open_free(path: &Path) -> Result<Option<Self>, StateError> {
+        match Self::open_until(path, Instant::now()) {
+            Err(StateError::Locked { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn open_until(path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
         loop {
             match Self::attempt(path, false, deadline) {
                 Ok(Some(locked)) => return Ok(Some(locked)),

@@ -6,8 +6,8 @@ use crate::job::{Failure, Verb};
 use crate::message;
 use crate::world::{Guest, World};
 
-/// Somebody empties the firewall: CHECK says so, and the next ADD of a container repairs it. What is repaired outlives a GC, and DEL finishes
-/// where everything is gone once more.
+/// Somebody empties the firewall: CHECK says so, and GC repairs it, or the next ADD of the container. What is repaired outlives a GC, and DEL
+/// finishes where everything is gone once more.
 pub(super) fn flush(world: &World) -> Result<usize, Failure> {
     let empty = || tool("nft", &["flush", "ruleset"]);
     let (mut guest, mut other) = both(world)?;
@@ -17,11 +17,13 @@ pub(super) fn flush(world: &World) -> Result<usize, Failure> {
             noticed(world, kind, guest, "the firewall was emptied")?;
         }
     }
+    collected(world, &guest, &other)?;
+    empty();
     repaired(world, &mut guest, &mut other)?;
     empty();
     gone(world, guest, other)?;
     world.settle();
-    Ok(3)
+    Ok(4)
 }
 
 /// firewalld sets up its rules anew, and with that forgets the sources that it was told while it ran. Tables of others it leaves alone.
@@ -36,11 +38,13 @@ pub(super) fn reload(world: &World) -> Result<usize, Failure> {
                 world.check_one(world.index(kind), guest)?;
             }
         }
+        collected(world, &guest, &other)?;
+        tool("firewall-cmd", &[how]);
         repaired(world, &mut guest, &mut other)?;
         gone(world, guest, other)?;
         world.settle();
     }
-    Ok(WAYS.len())
+    Ok(2 * WAYS.len())
 }
 
 /// Two containers that are well.
@@ -60,6 +64,13 @@ fn noticed(world: &World, kind: &str, guest: &Guest, what: &str) -> Result<(), F
         return Err(Failure::new(format!("CHECK of {kind} does not notice that {what}")));
     }
     message::judge(&ended)
+}
+
+/// The GC of a runtime that knows both repairs both.
+fn collected(world: &World, guest: &Guest, other: &Guest) -> Result<(), Failure> {
+    world.gc(&[guest, other])?;
+    world.check(guest)?;
+    world.check(other)
 }
 
 /// A runtime that was told so by CHECK takes the container's network away and gives it anew.

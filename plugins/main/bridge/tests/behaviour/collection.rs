@@ -48,6 +48,29 @@ fn gc_removes_what_is_not_listed_and_nothing_else() {
 }
 
 #[test]
+fn gc_makes_firewall_entries_again_that_somebody_else_took() {
+    let host = Host::new();
+    let before = state();
+    let (one, two) = (host.container("c1"), host.container("c2"));
+    let chain = network("net");
+    chain.add(&eth0(&one)).unwrap();
+    chain.add(&eth0(&two)).unwrap();
+    let well = state();
+    testkit::tool("nft", &["flush", "ruleset"]);
+    chain.check(&eth0(&one)).unwrap_err();
+    // Of what is not listed, nothing is made again.
+    chain.gc(&[("c1", "eth0"), ("c2", "eth0")]).unwrap();
+    well.assert_same(&state());
+    chain.check(&eth0(&one)).unwrap();
+    chain.check(&eth0(&two)).unwrap();
+    testkit::tool("nft", &["flush", "ruleset"]);
+    chain.gc(&[]).unwrap();
+    chain.forget();
+    drop((one, two));
+    before.assert_same(&state());
+}
+
+#[test]
 fn gc_leaves_other_networks_alone_even_on_the_same_bridge() {
     let host = Host::new();
     let (one, two) = (host.container("c1"), host.container("c2"));
