@@ -49,12 +49,7 @@ impl Lifecycle for OverlayPort {
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let link = host_link(host, self.link.as_str())?;
-        let settings = host.netlink()?.port(&self.link)?.unwrap_or_default();
-        for (what, expected, found) in
-            [("learning", false, settings.learning), ("lock", true, settings.locked)]
-        {
-            same(|| format!("{what} of port {}", self.link), &expected, &found.unwrap_or(!expected))?;
-        }
+        same_settings(&self.link, host.netlink()?.port(&self.link)?.unwrap_or_default())?;
         let present = Tables::open()?.fdb(link.index)?.contains(&self.entry(link.index));
         let state = if present { "present" } else { "missing" };
         same(|| format!("entry for {} at port {}", self.mac, self.link), &"present", &state)
@@ -62,5 +57,33 @@ impl Lifecycle for OverlayPort {
 
     fn remove(&self, _: &mut Host<'_>) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+fn same_settings(link: &LinkName, settings: PortSettings) -> Result<(), Error> {
+    // Kernels before 5.18 know no locks, and say nothing of them.
+    for (what, expected, found) in [
+        ("learning", false, settings.learning.unwrap_or(true)),
+        ("lock", true, settings.locked.unwrap_or(true)),
+    ] {
+        same(|| format!("{what} of port {link}"), &expected, &found)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_locks_is_no_difference() {
+        let link = LinkName::new("veth0").unwrap();
+        let port = |learning, locked| PortSettings { learning, locked, ..PortSettings::default() };
+        let judge = |port| same_settings(&link, port).map_err(|error| error.to_string());
+        assert_eq!(judge(port(Some(false), Some(true))), Ok(()));
+        assert_eq!(judge(port(Some(false), None)), Ok(()));
+        assert!(judge(port(Some(false), Some(false))).unwrap_err().contains("lock of port veth0"));
+        assert!(judge(port(Some(true), Some(true))).unwrap_err().contains("learning of port veth0"));
+        assert!(judge(port(None, None)).is_err(), "no port at all");
     }
 }
