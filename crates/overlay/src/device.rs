@@ -11,7 +11,7 @@ use crate::desired::Desired;
 use crate::error::Error;
 use crate::mac;
 use crate::names::Mode;
-use crate::view::{ALIAS, View};
+use crate::view::{ALIAS, Settings, View};
 
 /// Makes sure of the links of a view: what is there and of this network is put right. [`refuse`] has been asked before.
 pub fn ensure(netlink: &mut Netlink, view: &View, desired: &Desired) -> Result<Links, Error> {
@@ -153,7 +153,7 @@ fn own_mac(view: &View, kind: &str) -> ferrule_core::netlink::MacAddress {
 }
 
 /// What makes the device.
-fn wanted(view: &View, underlay: u32) -> VxlanSettings {
+pub(crate) fn wanted(view: &View, underlay: u32) -> VxlanSettings {
     let settings = view.settings();
     let group = settings.multicast_group;
     VxlanSettings {
@@ -238,6 +238,17 @@ fn ensure_bridge(netlink: &mut Netlink, view: &View) -> Result<Link, Error> {
     Ok(link)
 }
 
+/// How the device is a port of the bridge.
+pub(crate) fn port_settings(settings: &Settings) -> PortSettings {
+    let learns = settings.multicast_group.is_some();
+    PortSettings {
+        learning: Some(learns),
+        flood: Some(learns || settings.bum),
+        suppress_neighbours: Some(!learns),
+        ..PortSettings::default()
+    }
+}
+
 /// Puts right what can be changed of a device.
 fn adjust(netlink: &mut Netlink, view: &View, link: &Link, bridge: Option<u32>) -> Result<(), Error> {
     let settings = view.settings();
@@ -258,14 +269,7 @@ fn adjust(netlink: &mut Netlink, view: &View, link: &Link, bridge: Option<u32>) 
         netlink.change_link(link.index, &link.name, &change)?;
     }
     if bridge.is_some() {
-        let learns = settings.multicast_group.is_some();
-        let port = PortSettings {
-            learning: Some(learns),
-            flood: Some(learns || settings.bum),
-            suppress_neighbours: Some(!learns),
-            ..PortSettings::default()
-        };
-        netlink.set_port(link.index, &settings.device, port)?;
+        netlink.set_port(link.index, &settings.device, port_settings(settings))?;
     }
     if !link.up {
         let change = LinkChange { up: Some(true), ..LinkChange::default() };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cni::Cidr;
 use ferrule_core::firewall::VtepGuard;
-use ferrule_core::netlink::{Change, Netlink, Tables};
+use ferrule_core::netlink::{Change, Link, Netlink, Tables};
 use ferrule_core::resource::{Tunnel, TunnelLink};
 
 use crate::actual::{Actual, Links};
@@ -204,12 +204,23 @@ fn look_at_links(netlink: &mut Netlink, view: &View, desired: &Desired) -> Resul
         let what = format!("the MTU of {}", settings.device);
         return Err(drift(view, what, &format!("{}, not {}", link.mtu, view.mtu())));
     }
-    let expected = (settings.vni.get(), settings.port.get(), Some(view.underlay().address));
-    let vxlan = link.vxlan.unwrap_or_default();
-    if (vxlan.vni, vxlan.port, vxlan.local) != expected {
+    let wanted = device::wanted(view, links.underlay);
+    let vxlan = link.vxlan.clone().unwrap_or_default();
+    if (vxlan.vni, vxlan.port, vxlan.local) != (wanted.vni, wanted.port, wanted.local) {
         let local = vxlan.local.map_or_else(|| "none".to_owned(), |address| address.to_string());
         let found = format!("VNI {}, port {}, source address {local}", vxlan.vni, vxlan.port);
         return Err(drift(view, device, &found));
+    }
+    if vxlan != wanted {
+        let found = match (vxlan.learning, wanted.learning) {
+            (true, false) => "one that learns",
+            (false, true) => "one that does not learn",
+            _ => "of another multicast group or link",
+        };
+        return Err(drift(view, device, found));
+    }
+    if let Some(bridge) = links.bridge {
+        look_at_bridge(netlink, view, bridge, &link)?;
     }
     let on_device = (Some(links.device), &settings.device, &desired.addresses);
     let on_bridge = (links.bridge, &settings.bridge, &desired.gateways);
@@ -222,6 +233,38 @@ fn look_at_links(netlink: &mut Netlink, view: &View, desired: &Desired) -> Resul
         }
     }
     Ok(links)
+}
+
+/// The bridge of a stretched subnet, and the device as its port, if they are as they should be.
+fn look_at_bridge(netlink: &mut Netlink, view: &View, index: u32, device: &Link) -> Result<(), Error> {
+    let settings = view.settings();
+    let bridge = netlink.link_by_index(index)?.unwrap_or_default();
+    if !bridge.up {
+        return Err(drift(view, format!("the bridge {}", settings.bridge), "down"));
+    }
+    let gateway = mac::gateway(&settings.network).to_string();
+    if bridge.mac != gateway {
+        let what = format!("the hardware address of {}", settings.bridge);
+        return Err(drift(view, what, &format!("{}, not {gateway}", bridge.mac)));
+    }
+    if device.master != Some(index) {
+        let what = format!("the VXLAN device {}", settings.device);
+        return Err(drift(view, what, &format!("no port of {}", settings.bridge)));
+    }
+    let (found, wanted) =
+        (netlink.port(&settings.device)?.unwrap_or_default(), device::port_settings(settings));
+    for (what, found, wanted) in [
+        ("learning", found.learning, wanted.learning),
+        ("flooding", found.flood, wanted.flood),
+        ("suppression of neighbour requests", found.suppress_neighbours, wanted.suppress_neighbours),
+    ] {
+        // A kernel that does not say does not know it.
+        if let Some(on) = found.filter(|_| found != wanted) {
+            let what = format!("{what} at port {}", settings.device);
+            return Err(drift(view, what, if on { "on, not off" } else { "off, not on" }));
+        }
+    }
+    Ok(())
 }
 
 /// This host's part of a network, as a resource of the attachments that share it. `node` is this host's name, where it is known.

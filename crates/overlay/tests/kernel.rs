@@ -267,6 +267,28 @@ fn damage_to_a_bridged_networks_entries_is_seen_and_put_right() {
             "ip addr del 10.40.0.1/16 dev vb-blue",
             "address 10.40.0.1/16 of vb-blue of network blue is missing",
         ),
+        ("ip link set vb-blue down", "the bridge vb-blue of network blue is down"),
+        (
+            "ip link set vb-blue address 02:00:00:00:00:01",
+            "the hardware address of vb-blue of network blue is 02:",
+        ),
+        ("ip link set vx-blue nomaster", "the VXLAN device vx-blue of network blue is no port of vb-blue"),
+        (
+            "/sbin/bridge link set dev vx-blue learning on",
+            "learning at port vx-blue of network blue is on, not off",
+        ),
+        (
+            "/sbin/bridge link set dev vx-blue bcast_flood on",
+            "flooding at port vx-blue of network blue is on, not off",
+        ),
+        (
+            "/sbin/bridge link set dev vx-blue neigh_suppress off",
+            "suppression of neighbour requests at port vx-blue of network blue is off, not on",
+        ),
+        (
+            "ip link set vx-blue type vxlan learning",
+            "the VXLAN device vx-blue of network blue is one that learns",
+        ),
     ] {
         let entry = entries()[0].clone();
         let group = entry["nhid"].to_string();

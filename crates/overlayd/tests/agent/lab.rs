@@ -318,3 +318,24 @@ pub(crate) fn kernel(host: &Netns) -> String {
         "ip route show proto 70; ip -6 route show proto 70; ip nexthop show; ip neigh show dev vx-blue nud permanent; bridge fdb show dev vx-blue; nft list ruleset",
     )
 }
+
+/// The same as far as it follows from the nodes: numbers of nexthops and the order of entries may be others another time, what they say may not.
+pub(crate) fn entries(host: &Netns) -> Vec<String> {
+    let mut lines: Vec<String> = kernel(host).lines().map(without_numbers).collect();
+    lines.sort();
+    lines
+}
+
+/// A line without numbers that the kernel or the agent makes up anew.
+fn without_numbers(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut kept = Vec::new();
+    let mut skip = false;
+    for word in words {
+        if !skip && word.parse::<u64>().is_err() {
+            kept.push(word);
+        }
+        skip = matches!(word, "id" | "nhid" | "packets" | "bytes");
+    }
+    kept.join(" ")
+}
