@@ -119,31 +119,39 @@ fn refuse_taken(view: &View, link: Option<&Link>, kind: &str) -> Result<(), Erro
         "" => "a plain device".to_owned(),
         other => format!("a {other} link of somebody else's"),
     };
-    Err(Error::Taken { link: link.name.clone(), network: settings.network.to_string(), found })
+    let wanted = if kind == "bridge" { "the bridge" } else { "the VXLAN device" };
+    Err(Error::Taken { link: link.name.clone(), wanted, network: settings.network.to_string(), found })
 }
 
 /// Names who has the VNI and port.
 fn refuse_held(view: &View, links: &[Link]) -> Result<(), Error> {
     let settings = view.settings();
+    let ipv4 = view.underlay().address.is_ipv4();
     let holds = |link: &&Link| {
         let same = |vxlan: &VxlanSettings| {
-            // A device for many networks (`external`) has them all.
-            vxlan.port == settings.port.get() && (vxlan.vni == settings.vni.get() || vxlan.vni == 0)
+            // A device for many networks (`external`) has them all; one that takes other packets has the port for itself, in its family.
+            let alone = vxlan.exclusive && vxlan.local.is_none_or(|local| local.is_ipv4() == ipv4);
+            vxlan.port == settings.port.get() && (vxlan.vni == settings.vni.get() || vxlan.vni == 0 || alone)
         };
         link.name != settings.device.as_str() && link.vxlan.as_ref().is_some_and(same)
     };
     match links.iter().find(holds) {
-        Some(link) => Err(held(view, &link.name)),
+        Some(link) => Err(held(view, format!("the link {}", link.name))),
         None => Ok(()),
     }
 }
 
-fn held(view: &View, link: &str) -> Error {
+fn port_held(view: &View) -> Error {
+    let settings = view.settings();
+    Error::PortHeld { port: settings.port.get(), network: settings.network.to_string() }
+}
+
+fn held(view: &View, holder: String) -> Error {
     let settings = view.settings();
     Error::Held {
         vni: settings.vni.get(),
         port: settings.port.get(),
-        link: link.to_owned(),
+        holder,
         network: settings.network.to_string(),
     }
 }
@@ -164,6 +172,7 @@ pub(crate) fn wanted(view: &View, underlay: u32) -> VxlanSettings {
         // The group is joined on a link; else the device is bound to none, so that it outlives one.
         link: group.map(|_| underlay),
         learning: group.is_some(),
+        exclusive: false,
     }
 }
 
@@ -182,7 +191,7 @@ fn create(netlink: &mut Netlink, view: &View, underlay: u32) -> Result<Link, Err
     match netlink.create_vxlan(name, &wanted(view, underlay), view.mac(), view.mtu()) {
         // Nobody here has it, so it is a device that was moved away: its socket stays in the namespace it was made in.
         Err(error) if error.is_exists() && netlink.link(name.as_str())?.is_none() => {
-            return Err(held(view, "in another network namespace"));
+            return Err(held(view, "a link in another network namespace".to_owned()));
         }
         other => other?,
     }
@@ -273,7 +282,11 @@ fn adjust(netlink: &mut Netlink, view: &View, link: &Link, bridge: Option<u32>) 
     }
     if !link.up {
         let change = LinkChange { up: Some(true), ..LinkChange::default() };
-        netlink.change_link(link.index, &link.name, &change)?;
+        match netlink.change_link(link.index, &link.name, &change) {
+            // No device that is listed here has it, or `refuse` would have named it.
+            Err(error) if error.is_in_use() => return Err(port_held(view)),
+            other => other?,
+        }
     }
     Ok(())
 }

@@ -175,6 +175,22 @@ pub enum Reason {
     /// Too small for IPv4.
     #[error("IPv4 needs an MTU of 576 at least")]
     MtuBelowIpv4,
+    /// The underlay is too small for a family inside.
+    #[error(
+        "{link} carries {carries} bytes, of which {room} are left for a packet inside the tunnel, and {family} needs {least} at least"
+    )]
+    UnderlayTooSmall {
+        /// The link.
+        link: LinkName,
+        /// What the ways to the peers carry.
+        carries: u32,
+        /// What is left.
+        room: u32,
+        /// The family inside.
+        family: Family,
+        /// What it needs.
+        least: u32,
+    },
     /// Larger than what the underlay carries.
     #[error("{link} carries {carries} bytes, of which {room} are left for a packet inside the tunnel")]
     MtuAboveUnderlay {
@@ -268,24 +284,34 @@ pub enum Error {
         source: KernelError,
     },
     /// The VNI and port are held by a device that is not ours.
-    #[error(
-        "VNI {vni} on UDP port {port} is held by the link {link}, which does not belong to network {network}"
-    )]
+    #[error("VNI {vni} on UDP port {port} is held by {holder}, which does not belong to network {network}")]
     Held {
         /// The VNI.
         vni: u32,
         /// The port.
         port: u16,
         /// Who holds it.
-        link: String,
+        holder: String,
         /// Who wants it.
         network: String,
     },
-    /// The device's name is taken.
-    #[error("the link {link} exists and is not the VXLAN device of network {network} but {found}")]
+    /// The port is held by a socket that is no device's of this host.
+    #[error(
+        "UDP port {port}, which network {network} receives on, is held by a program, or by a VXLAN device in another network namespace"
+    )]
+    PortHeld {
+        /// The port.
+        port: u16,
+        /// The network.
+        network: String,
+    },
+    /// The device's name is taken, or the bridge's.
+    #[error("the link {link} exists and is not {wanted} of network {network} but {found}")]
     Taken {
         /// The name.
         link: String,
+        /// What it should be.
+        wanted: &'static str,
         /// The network.
         network: String,
         /// What it is.
@@ -325,7 +351,9 @@ impl Error {
             Self::Invalid(_) => Code::InvalidConfig,
             Self::File { .. } => Code::Io,
             Self::NoState { .. } => Code::TryAgainLater,
-            Self::Held { .. } | Self::Taken { .. } | Self::Collision { .. } => Code::Conflict,
+            Self::Held { .. } | Self::PortHeld { .. } | Self::Taken { .. } | Self::Collision { .. } => {
+                Code::Conflict
+            }
             Self::Drift { .. } => Code::CheckFailed,
             Self::Netlink(_) | Self::Core(_) | Self::Nft(_) | Self::State(_) | Self::Refused { .. } => {
                 Code::Kernel
@@ -339,6 +367,9 @@ impl Error {
                 "the node agent writes it once it has a block; is overlayd running for this network?"
             }
             Self::Held { .. } => "choose another vni or port, or remove that link",
+            Self::PortHeld { .. } => {
+                "`ss -uanp` names a program; end it, or choose another port, on all nodes"
+            }
             Self::Taken { .. } => "remove or rename that link",
             Self::Collision { .. } => "rename one of the networks",
             Self::Drift { .. } => "the next ADD, or the node agent, puts it right",

@@ -171,8 +171,12 @@ impl View {
         own: &NodeId,
         nodes: Vec<Listed>,
     ) -> Result<Self, Invalid> {
+        // Where the kernel learns who is where, addresses may come from anywhere; else nobody can reach a node without any.
+        let bare = nodes.iter().find(|listed| listed.record.blocks.is_empty());
+        let bare = bare.filter(|_| settings.multicast_group.is_none()).map(|listed| listed.path.clone());
         let (view, refused) = Self::screened(settings, underlay, own, nodes)?;
-        refused.into_iter().next().map_or(Ok(view), Err)
+        let bare = bare.map(|path| Invalid::new(&format!("{path}.blocks"), "[]", Reason::NoBlock));
+        refused.into_iter().next().or(bare).map_or(Ok(view), Err)
     }
 
     /// As [`View::new`], but a peer that can't be so is left out and told about: for lists that machines have written, in which one bad
@@ -360,13 +364,21 @@ fn mtu(settings: &Settings, underlay: &Underlay, node: &NodeRecord) -> Result<u3
             Reason::MtuAboveUnderlay { link: underlay.interface.clone(), carries: underlay.mtu, room };
         return Err(Invalid::new("mtu", mtu, reason));
     }
-    if mtu < 1280 && node.blocks.iter().any(|block| !block.is_ipv4()) {
-        return Err(Invalid::new("mtu", mtu, Reason::MtuBelowIpv6));
+    let has_ipv6 = node.blocks.iter().any(|block| !block.is_ipv4());
+    let (family, least) = if has_ipv6 { (Family::Ipv6, 1280) } else { (Family::Ipv4, 576) };
+    if mtu >= least {
+        return Ok(mtu);
     }
-    if mtu < 576 {
-        return Err(Invalid::new("mtu", mtu, Reason::MtuBelowIpv4));
-    }
-    Ok(mtu)
+    let reason = match family {
+        _ if room < least => {
+            let (link, carries) = (underlay.interface.clone(), underlay.mtu);
+            Reason::UnderlayTooSmall { link, carries, room, family, least }
+        }
+        // More is possible, so somebody has chosen it.
+        Family::Ipv6 => Reason::MtuBelowIpv6,
+        Family::Ipv4 => Reason::MtuBelowIpv4,
+    };
+    Err(Invalid::new("mtu", mtu, reason))
 }
 
 /// What earlier nodes of a list have claimed.

@@ -115,6 +115,11 @@ impl NetlinkError {
         self.errno() == Some(Errno::EEXIST)
     }
 
+    /// Whether an address, or a port, is somebody else's.
+    pub fn is_in_use(&self) -> bool {
+        self.errno() == Some(Errno::EADDRINUSE)
+    }
+
     /// Whether what was to be changed or removed is not there. The kernel says so in different ways for different objects.
     pub fn is_missing(&self) -> bool {
         matches!(self.errno(), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL))

@@ -226,6 +226,7 @@ fn vxlan_devices_are_written_and_read_as_by_the_crate() {
             group: Some(group),
             link: Some(3),
             learning: true,
+            exclusive: false,
         };
         let data = vec![
             InfoVxlan::Id(42),

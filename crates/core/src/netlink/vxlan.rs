@@ -21,6 +21,10 @@ const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_GROUP6: u16 = 16;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
+/// What makes a device take other packets than plain VXLAN from its socket (`VXLAN_F_RCV_FLAGS` of the kernel), so that it shares the socket with devices of
+/// the same settings only: UDP checksums of zero, remote checksum offload (two), group policy, metadata (`external`), other protocols inside (GPE), a
+/// filter of identifiers.
+const OWN_SOCKET: [u16; 7] = [20, 22, 23, 24, 25, 27, 30];
 
 /// What makes a VXLAN device the one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -42,6 +46,9 @@ pub struct VxlanSettings {
     /// Enter the senders of received frames. Anybody who can send packets here could then take over addresses.
     #[serde(default)]
     pub learning: bool,
+    /// It shares its port with no device that is made here: it takes other packets than plain VXLAN. Read, and never written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
 }
 
 impl VxlanSettings {
@@ -56,6 +63,10 @@ impl VxlanSettings {
                 IFLA_VXLAN_GROUP | IFLA_VXLAN_GROUP6 => settings.group = ip(value),
                 IFLA_VXLAN_LINK => settings.link = ne32(value).filter(|index| *index != 0),
                 IFLA_VXLAN_LEARNING => settings.learning = is_on(value),
+                // Some are flags, whose being there says it.
+                other if OWN_SOCKET.contains(&other) => {
+                    settings.exclusive |= value.is_empty() || is_on(value);
+                }
                 _ => {}
             }
         }

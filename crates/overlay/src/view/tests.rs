@@ -160,7 +160,15 @@ fn an_mtu_that_does_not_fit_is_refused() {
     );
     assert_eq!(
         attempt(None, 1320, v6()),
-        Err("mtu: IPv6 needs an MTU of 1280 at least (RFC 8200, section 5) (value: 1270)".to_owned())
+        Err("mtu: eth0 carries 1320 bytes, of which 1270 are left for a packet inside the tunnel, and IPv6 needs 1280 at least (value: 1270)".to_owned())
+    );
+    assert_eq!(
+        attempt(Some(1279), 1500, v6()),
+        Err("mtu: IPv6 needs an MTU of 1280 at least (RFC 8200, section 5) (value: 1279)".to_owned())
+    );
+    assert_eq!(
+        attempt(None, 600, two()),
+        Err("mtu: eth0 carries 600 bytes, of which 550 are left for a packet inside the tunnel, and IPv4 needs 576 at least (value: 550)".to_owned())
     );
     assert_eq!(attempt(None, 1320, two()), Ok(1270));
 }

@@ -1,5 +1,7 @@
 //! What can't be is refused with its path and value, before anything is changed.
 
+use std::net::UdpSocket;
+
 use serde_json::{Value, json};
 use testkit::{Attachment, Fabric};
 
@@ -16,7 +18,10 @@ fn refused(fabric: &Fabric, keys: Value) -> (u64, String) {
     let refused = refusal(chain.add(&attachment));
     // What another namespace hides is seen only by trying.
     if !refused.1.contains("in another network namespace") {
-        chain.status().unwrap_err();
+        let (code, text) = refusal(chain.status());
+        assert_eq!(text, refused.1);
+        // 7 for what is wrong with the configuration wherever it is read, 50 for what is wrong with it, or with anything else, on this host.
+        assert!(code == 50 || (code, refused.0) == (7, 7), "{code} {text}");
     }
     chain.del(&attachment).unwrap();
     drop(container);
@@ -79,6 +84,10 @@ fn a_mistake_in_the_configuration() {
             "peers[2].underlay: expected an IP address",
         ),
         (
+            json!({ "vni": 100, "peers": with(peers.clone(), json!({ "node": "c", "underlay": "192.0.2.9", "block": ["10.40.9.0/24"] })) }),
+            "peers[2].blocks: it has no block of addresses (value: [])",
+        ),
+        (
             json!({ "vni": 100, "peers": [peers[1]] }),
             "peers: this host is not among its peers: it has none of these addresses (its own: 192.0.2.1, 2001:db8::1) (value: 192.0.2.2)",
         ),
@@ -104,7 +113,7 @@ fn an_mtu_too_small_for_ipv6() {
     let (code, text) = refused(&fabric, json!({ "vni": 100, "peers": peers(&fabric, Inside::V6, true) }));
     assert_eq!(code, 7);
     assert!(
-        text.contains("mtu: IPv6 needs an MTU of 1280 at least (RFC 8200, section 5) (value: 1250)"),
+        text.contains("mtu: eth0 carries 1300 bytes, of which 1250 are left for a packet inside the tunnel, and IPv6 needs 1280 at least (value: 1250)"),
         "{text}"
     );
 }
@@ -127,6 +136,40 @@ fn a_foreign_device_with_the_same_vni_and_port_is_named() {
     one.del();
 }
 
+/// Devices with other settings than ours do not share their socket, whatever their VNI.
+#[test]
+fn a_foreign_device_that_has_the_port_for_itself_is_named() {
+    for kind in ["id 7 gbp", "external"] {
+        let fabric = Fabric::switched(2);
+        let keys = json!({ "vni": 100, "peers": peers(&fabric, Inside::V4, true) });
+        run(&fabric.hosts()[0], &format!("ip link add theirs type vxlan {kind} dstport 4789"));
+        run(&fabric.hosts()[0], "ip link set theirs up");
+        let (code, text) = refused(&fabric, keys);
+        assert!(code == 103 && text.contains("is held by the link theirs,"), "{kind}: {code} {text}");
+    }
+}
+
+/// What holds a port is seen only by trying; then everything is taken back.
+#[test]
+fn a_port_that_a_program_has_is_named() {
+    for (ipv4, any) in [(true, "0.0.0.0:4789"), (false, "[::]:4789")] {
+        let fabric = Fabric::switched(2);
+        let host = &fabric.hosts()[0];
+        let before = state(host);
+        let socket = host.enter(|| UdpSocket::bind(any).unwrap());
+        let list = list(&json!({ "vni": 100, "peers": peers(&fabric, Inside::V4, ipv4) }));
+        let container = fabric.container("c1");
+        let chain = host.runtime().chain(&list);
+        let (code, text) = refusal(chain.add(&Attachment::new("c1", &container, "eth0")));
+        let expected = "UDP port 4789, which network blue receives on, is held by a program, or by a VXLAN device in another network namespace";
+        assert_eq!((code, text.as_str()), (103, expected));
+        drop(container);
+        before.assert_same(&state(host));
+        drop(socket);
+        crate::lab::connect(&fabric, 1, &list, "c2").check().unwrap();
+    }
+}
+
 #[test]
 fn a_foreign_device_that_was_moved_away_still_holds_its_port() {
     let fabric = Fabric::switched(2);
@@ -140,7 +183,7 @@ fn a_foreign_device_that_was_moved_away_still_holds_its_port() {
         (code, text.as_str()),
         (
             103,
-            "VNI 100 on UDP port 4789 is held by the link in another network namespace, which does not belong to network blue"
+            "VNI 100 on UDP port 4789 is held by a link in another network namespace, which does not belong to network blue"
         )
     );
 }
@@ -156,6 +199,23 @@ fn a_link_of_somebody_elses_with_the_devices_name() {
             "the link vx-blue exists and is not the VXLAN device of network blue but a bridge link"
         ),
         "{text}"
+    );
+}
+
+/// A bridge of that name may be another suite's, with containers of its own.
+#[test]
+fn a_link_of_somebody_elses_with_the_bridges_name() {
+    let fabric = Fabric::switched(2);
+    run(&fabric.hosts()[0], "ip link add vb-blue type bridge");
+    let peers = crate::lab::peers_with(&fabric, true, |number| Inside::V4.slices(number));
+    let keys = json!({ "vni": 100, "mode": "bridged", "subnet": "10.50.0.0/16", "peers": peers });
+    let (code, text) = refused(&fabric, keys);
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            103,
+            "the link vb-blue exists and is not the bridge of network blue but a bridge link of somebody else's"
+        )
     );
 }
 
