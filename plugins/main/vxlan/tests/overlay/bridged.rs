@@ -1,12 +1,14 @@
 //! Bridged mode: one subnet on all hosts.
 
+use std::fs;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use testkit::{Attachment, Fabric, ping};
+use testkit::{Attachment, Fabric, Netns, ping};
 
 use crate::lab::{
-    Inside, all_reach_all, connect, connect_all, explain, link, list, peers_with, refusal, run, state,
+    Connected, Inside, all_reach_all, connect, connect_all, explain, link, list, peers_with, refusal, run,
+    state,
 };
 
 fn network(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, keys: Value) -> Value {
@@ -85,14 +87,27 @@ fn a_container_can_not_take_the_traffic_of_another() {
     let victim = connect(&fabric, 1, &list, "victim");
     let thief = connect(&fabric, 1, &list, "thief");
     let far = connect(&fabric, 2, &list, "far");
-    let mac = link(&victim.container, "eth0")["address"].as_str().unwrap().to_owned();
-    run(&thief.container, &format!("ip link set eth0 address {mac}"));
-    assert!(
-        !ping(&thief.container, far.addresses()[0]),
-        "frames from another's hardware address are dropped"
-    );
+    let mac = |one: &Connected<'_>| link(&one.container, "eth0")["address"].as_str().unwrap().to_owned();
+    let address = far.addresses()[0];
+    assert!(ping(&thief.container, address), "as itself it may");
+    // It needs no answer to send, nor to ask who is where.
+    run(&thief.container, &format!("ip link set eth0 address {}", mac(&victim)));
+    run(&thief.container, &format!("ip neigh replace {address} lladdr {} dev eth0 nud permanent", mac(&far)));
+    let before = echoes_seen(&far.container);
+    assert!(!ping(&thief.container, address));
+    assert_eq!(echoes_seen(&far.container), before, "frames from another's hardware address are dropped");
     assert!(ping(&far.container, victim.addresses()[0]), "{}", explain(victim.host));
-    assert!(ping(&victim.container, far.addresses()[0]));
+    assert!(ping(&victim.container, address));
+    assert!(echoes_seen(&far.container) > before);
+}
+
+/// How many echo requests a container has had.
+fn echoes_seen(container: &Netns) -> u64 {
+    let text = container.enter(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+    let mut lines = text.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_whitespace);
+    let (names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.into_iter().position(|name| name == "InEchos").unwrap();
+    values.nth(at).unwrap().parse().unwrap()
 }
 
 /// Hardware addresses follow from IP addresses, so an address that moves to another node is reachable there at once.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use testkit::{
     Attachment, Chain, Container, Fabric, FabricHost, Netns, PluginFailure, Snapshot, ping, tcp_echo_server,
-    tcp_roundtrip,
+    tcp_roundtrip, udp_echo_server, udp_roundtrip,
 };
 
 /// Which families a network has inside.
@@ -116,8 +116,8 @@ pub(crate) fn connect_all<'f>(fabric: &'f Fabric, list: &Value) -> Vec<Connected
     (1..=fabric.hosts().len()).map(|number| connect(fabric, number, list, &format!("c{number}"))).collect()
 }
 
-/// Everybody reaches everybody: echo requests, TCP with the sender's own address seen at the other end, and packets of the interface's whole MTU
-/// that must not be fragmented.
+/// Everybody reaches everybody: echo requests, TCP and UDP with the sender's own address seen at the other end, and packets of the interface's whole
+/// MTU that must not be fragmented.
 #[track_caller]
 pub(crate) fn all_reach_all(connected: &[Connected<'_>]) {
     for one in connected {
@@ -128,11 +128,19 @@ pub(crate) fn all_reach_all(connected: &[Connected<'_>]) {
                 let what =
                     format!("{} ({from}) to {} ({address})", one.attachment_name(), other.attachment_name());
                 assert!(ping(&one.container, address), "no answer: {what}\n{}", explain(one.host));
-                let server = tcp_echo_server(&other.container, address, 0);
-                let reply = tcp_roundtrip(&one.container, address, server.address().port());
-                let reply = reply.unwrap_or_else(|error| panic!("TCP: {what}: {error}"));
-                assert_eq!(reply.server, other.container.name(), "{what}");
-                assert_eq!(reply.seen_from.ip(), from, "{what}: the sender's own address is seen");
+                let servers = [
+                    tcp_echo_server(&other.container, address, 0),
+                    udp_echo_server(&other.container, address, 0),
+                ];
+                let [tcp, udp] = servers.each_ref().map(|server| server.address().port());
+                for (how, reply) in [
+                    ("TCP", tcp_roundtrip(&one.container, address, tcp)),
+                    ("UDP", udp_roundtrip(&one.container, address, udp)),
+                ] {
+                    let reply = reply.unwrap_or_else(|error| panic!("{how}: {what}: {error}"));
+                    assert_eq!(reply.server, other.container.name(), "{how}: {what}");
+                    assert_eq!(reply.seen_from.ip(), from, "{how}: {what}: the sender's own address is seen");
+                }
                 assert_eq!(
                     large_ping(&one.container, address, mtu(&one.container)),
                     0,

@@ -4,6 +4,7 @@
 
 mod bridged;
 mod example;
+mod keys;
 mod lab;
 mod living;
 mod refusals;

@@ -81,17 +81,29 @@ fn a_flannel_node_changes_its_cni_plugin_and_keeps_its_daemon() {
 
 #[test]
 fn the_kernel_finds_the_peers_of_a_multicast_group() {
-    let fabric = Fabric::switched(2);
-    let before = state(&fabric.hosts()[0]);
-    let peers = crate::lab::peers_with(&fabric, true, |number| Inside::V4.slices(number));
-    let list = list(&json!({
-        "vni": 300, "mode": "bridged", "subnet": "10.50.0.0/16", "multicastGroup": "239.1.1.1", "peers": peers
-    }));
-    let connected = connect_all(&fabric, &list);
-    all_reach_all(&connected);
-    for one in &connected {
-        one.check().unwrap();
-        one.del();
+    for (group, ipv4_underneath) in [("239.1.1.1", true), ("ff05::100", false)] {
+        let fabric = Fabric::switched(2);
+        let before = state(&fabric.hosts()[0]);
+        let peers = crate::lab::peers_with(&fabric, ipv4_underneath, |number| Inside::V4.slices(number));
+        let list = list(&json!({
+            "vni": 300, "mode": "bridged", "subnet": "10.50.0.0/16", "multicastGroup": group, "peers": peers
+        }));
+        let connected = connect_all(&fabric, &list);
+        let host = connected[0].host;
+        all_reach_all(&connected);
+        // What is known of the other host has been heard from it.
+        assert_eq!(run(host, "ip neigh show dev vb-blue nud permanent"), "");
+        let far = connected[1].host;
+        let far = if ipv4_underneath { far.ipv4().to_string() } else { far.ipv6().to_string() };
+        let entries = run(host, "/sbin/bridge fdb show dev vx-blue");
+        let of =
+            |to: &str| entries.lines().find(|line| line.contains(&format!(" dst {to} "))).unwrap_or_default();
+        assert!(of(group).contains("permanent"), "{entries}");
+        assert!(!of(&far).is_empty() && !of(&far).contains("permanent"), "{entries}");
+        for one in &connected {
+            one.check().unwrap();
+            one.del();
+        }
+        before.assert_same(&state(host));
     }
-    before.assert_same(&state(&fabric.hosts()[0]));
 }
