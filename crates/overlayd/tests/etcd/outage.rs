@@ -51,6 +51,39 @@ fn nothing_is_lost_while_etcd_is_away() {
     assert_eq!(flow.lost, 0, "{flow:?}");
 }
 
+/// No refusal comes back, nor an answer: a firewall in between, a server that is frozen.
+#[test]
+fn an_etcd_that_does_not_answer_is_missed_and_found_again() {
+    need_etcd!();
+    let fabric = Fabric::switched(4);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let etcd = Etcd::start(&hosts[3..]);
+    let mut agents = follow_all(&etcd, &hosts[..2], "");
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
+    let probe = Probe::start(&c1, c2.address);
+    sh(
+        hosts[0],
+        "nft add table inet apart; nft add chain inet apart out '{ type filter hook output priority 0; }'; \
+         nft add rule inet apart out tcp dport 2379 drop",
+    );
+    // An idle connection is asked for a sign of life every ten seconds, and given three for the answer.
+    let since = Instant::now();
+    std::thread::sleep(Duration::from_secs(8));
+    eventually("the agent to miss etcd", || (!current(&agents[0])).then_some(()));
+    println!("etcd silent: missed after {:?}", since.elapsed());
+    agents.push(follow(&etcd, hosts[2], ""));
+    agents[1].settled(2);
+    assert_eq!(agents[0].status()["peers"].as_array().unwrap().len(), 1);
+
+    sh(hosts[0], "nft delete table inet apart");
+    let since = Instant::now();
+    agents[0].settled(2);
+    println!("etcd answers: what was missed is known after {:?}", since.elapsed());
+    let flow = probe.end();
+    assert_eq!(flow.lost, 0, "{flow:?}");
+    eventually("etcd to be heard again", || current(&agents[0]).then_some(()));
+}
+
 /// The host boots: nothing is left of the kernel's state, nor of `/run`, and its address comes after the agent.
 #[test]
 fn a_host_that_boots_during_an_outage_comes_back() {
@@ -86,6 +119,7 @@ fn a_host_that_boots_during_an_outage_comes_back() {
     assert_eq!(agents[0].settled(1)["own"]["blocks"], blocks);
 }
 
+/// Nor do they need the agent: it is killed when half of them are there.
 #[test]
 fn three_hundred_containers_come_and_go_without_etcd() {
     need_etcd!();
@@ -99,30 +133,38 @@ fn three_hundred_containers_come_and_go_without_etcd() {
             etcd.urls()
         )
     };
-    let agents = [Agent::start(hosts[0], &options("h1")), Agent::start(hosts[1], &options("h2"))];
+    let mut agents = [Agent::start(hosts[0], &options("h1")), Agent::start(hosts[1], &options("h2"))];
     for agent in &agents {
         agent.settled(1);
     }
+    let far = Connected::add(&fabric, hosts[1], "far");
     etcd.members[0].kill();
     let before = hosts[0].enter(testkit::Snapshot::take);
     let list =
         json!({"cniVersion": "1.1.0", "name": "blue", "plugins": [{"type": "vxlan", "source": "agent"}]});
     let containers: Vec<_> = (0..300).map(|number| fabric.container(&format!("c{number}"))).collect();
     let since = Instant::now();
-    let each = |work: &(dyn Fn(&testkit::Container) + Sync)| {
+    let each = |containers: &[testkit::Container], work: &(dyn Fn(&testkit::Container) + Sync)| {
         std::thread::scope(|scope| {
             for part in containers.chunks(containers.len().div_ceil(16)) {
                 scope.spawn(move || part.iter().for_each(work));
             }
         });
     };
-    each(&|container| {
+    let (with_agent, without) = containers.split_at(150);
+    let connect = |container: &testkit::Container| {
         let attachment = Attachment::new(container.name(), container, "eth0");
         hosts[0].runtime().chain(&list).add(&attachment).unwrap();
-    });
+    };
+    each(with_agent, &connect);
+    agents[0].kill();
+    each(without, &connect);
     println!("300 ADD without etcd: {:?}", since.elapsed());
+    for container in [&with_agent[0], &without[149]] {
+        assert!(testkit::ping(container, far.address), "{}", container.name());
+    }
     let since = Instant::now();
-    each(&|container| {
+    each(&containers, &|container| {
         let attachment = Attachment::new(container.name(), container, "eth0");
         hosts[0].runtime().chain(&list).del(&attachment).unwrap();
     });
