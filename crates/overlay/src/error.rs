@@ -81,6 +81,24 @@ pub enum Reason {
         /// The other's path.
         other: String,
     },
+    /// An underlay address that would be reached through the tunnels.
+    #[error("it is within {block} of node {node} at {other}, which is reached through the tunnels")]
+    UnderlayInside {
+        /// The block.
+        block: Cidr,
+        /// Whose it is.
+        node: NodeId,
+        /// That one's path.
+        other: String,
+    },
+    /// A block with an underlay address in it.
+    #[error("it contains {address}, at which the tunnels of node {node} end")]
+    ContainsUnderlay {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        node: NodeId,
+    },
     /// Two nodes whose tunnel ends would have the same hardware address.
     #[error("its tunnel end would have the hardware address {mac}, which is that of node {node} at {other}")]
     SameMac {

@@ -386,7 +386,8 @@ struct Screen<'s> {
     settings: &'s Settings,
     transport: Family,
     names: HashMap<NodeId, String>,
-    underlays: HashMap<IpAddr, (NodeId, String)>,
+    /// Sorted, to find those within a block.
+    underlays: std::collections::BTreeMap<IpAddr, (NodeId, String)>,
     macs: HashMap<MacAddress, (NodeId, String)>,
     /// By their first address: of blocks that do not overlap, only the neighbours below and above can overlap another.
     blocks: std::collections::BTreeMap<(bool, IpAddr), (Cidr, NodeId, String)>,
@@ -398,7 +399,7 @@ impl<'s> Screen<'s> {
             settings,
             transport,
             names: HashMap::new(),
-            underlays: HashMap::new(),
+            underlays: std::collections::BTreeMap::new(),
             macs: HashMap::new(),
             blocks: std::collections::BTreeMap::new(),
         }
@@ -427,6 +428,14 @@ impl<'s> Screen<'s> {
         for address in record.underlays() {
             if let Some((node, other)) = self.underlays.get(&address) {
                 let reason = Reason::SameUnderlay { node: node.clone(), other: other.clone() };
+                return Err(Invalid::new(&at("underlay"), address, reason));
+            }
+            // A route into the tunnels would take the place of the one that the tunnels themselves go by.
+            let before = self.blocks.range(..=(address.is_ipv4(), address)).next_back();
+            if let Some((_, (block, node, other))) = before.filter(|(_, (block, ..))| block.contains(address))
+            {
+                let reason =
+                    Reason::UnderlayInside { block: *block, node: node.clone(), other: other.clone() };
                 return Err(Invalid::new(&at("underlay"), address, reason));
             }
         }
@@ -476,6 +485,12 @@ impl<'s> Screen<'s> {
             if !subnet.contains(block.address()) || subnet.prefix() > block.prefix() {
                 return Err(Reason::OutsideSubnet);
             }
+        }
+        let mut own = record.underlays().map(|address| (address, &record.node));
+        let within = self.underlays.range(block.address()..=block.last());
+        let within = within.map(|(address, (node, _))| (*address, node)).next();
+        if let Some((address, node)) = own.find(|(address, _)| block.contains(*address)).or(within) {
+            return Err(Reason::ContainsUnderlay { address, node: node.clone() });
         }
         let key = (block.is_ipv4(), block.address());
         let below = self.blocks.range(..=key).next_back();

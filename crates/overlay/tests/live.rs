@@ -139,7 +139,11 @@ fn what_others_depend_on_is_not_one_nodes_change() {
     of_ipv6.record.underlay4 = None;
     of_ipv6.record.underlay6 = "2001:db8::3".parse().ok();
     let own = node(0, 1, settings.mode);
-    for other in [&same_address, &same_block, &of_ipv6, &own] {
+    let mut within_a_block = node(3, 103, settings.mode);
+    within_a_block.record.underlay4 = "10.40.2.3".parse().ok();
+    let mut over_an_end = node(3, 103, settings.mode);
+    over_an_end.record.blocks = vec!["192.0.2.96/28".parse().unwrap()];
+    for other in [&same_address, &same_block, &of_ipv6, &own, &within_a_block, &over_an_end] {
         assert!(live.step(&name(other), Some(other)).unwrap().is_none(), "{other:?}");
     }
     assert_eq!(*live.view(), view(&settings, &nodes), "nothing has changed");

@@ -1,5 +1,7 @@
 //! A view that differs from another in one node.
 
+use std::net::IpAddr;
+
 use cni::Cidr;
 
 use super::{Screen, View, check_own};
@@ -59,7 +61,10 @@ impl View {
         let mac = Screen::new(&self.settings, self.family()).admit(listed).ok()?;
         let claims_the_same = |other: &NodeRecord| {
             let overlaps = |block: &Cidr| record.blocks.iter().any(|own| own.overlaps(block));
+            let within = |end: IpAddr, blocks: &[Cidr]| blocks.iter().any(|block| block.contains(end));
             other.underlays().any(|address| record.underlays().any(|own| own == address))
+                || other.underlays().any(|address| within(address, &record.blocks))
+                || record.underlays().any(|address| within(address, &other.blocks))
                 || other.blocks.iter().any(overlaps)
         };
         let others = || self.peers_and_macs().filter(|(other, _)| other.node != *node);

@@ -57,6 +57,18 @@ fn what_two_nodes_claim_is_refused_with_both_places() {
             "peers[c].underlay: node b at peers[b] has the same address (value: 192.0.2.2)",
         ),
         (
+            node("c", &["192.0.2.3"], &["192.0.2.0/24"]),
+            "peers[c].blocks[0]: it contains 192.0.2.3, at which the tunnels of node c end (value: 192.0.2.0/24)",
+        ),
+        (
+            node("c", &["198.51.100.3"], &["192.0.2.0/30"]),
+            "peers[c].blocks[0]: it contains 192.0.2.1, at which the tunnels of node a end (value: 192.0.2.0/30)",
+        ),
+        (
+            node("c", &["10.40.2.3"], &["10.40.3.0/24"]),
+            "peers[c].underlay: it is within 10.40.2.0/24 of node b at peers[b], which is reached through the tunnels (value: 10.40.2.3)",
+        ),
+        (
             node("b", &["192.0.2.3"], &["10.40.3.0/24"]),
             "peers[b].node: it names the same node as peers[b] (value: b)",
         ),

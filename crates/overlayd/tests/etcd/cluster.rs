@@ -160,10 +160,13 @@ fn records_that_make_no_sense_are_left_out() {
         );
         etcd.ctl(&format!("put /ferrule/blue/nodes/{name} {stranger}"));
     }
+    let flood = r#"{"v":1,"node":"flood","epoch":0,"underlay4":"198.51.100.9","port":4789,"vnis":[100],"blocks":["192.0.2.0/24"]}"#;
+    etcd.ctl(&format!("put /ferrule/blue/nodes/flood {flood}"));
     let refused = eventually("all to be refused", || {
         let refused = agents[0].status()["refused"].clone();
-        (refused.as_array().unwrap().len() == 4).then_some(refused.to_string())
+        (refused.as_array().unwrap().len() == 5).then_some(refused.to_string())
     });
+    assert!(refused.contains("it contains 192.0.2.1, at which the tunnels of node h1 end"), "{refused}");
     assert!(refused.contains("other-vni.vnis: the network's VNI 100 is not among its own"), "{refused}");
     assert!(refused.contains("other-port.port: the network's port is 4789"), "{refused}");
     assert!(refused.contains("/ferrule/blue/nodes/bad: not JSON"), "{refused}");

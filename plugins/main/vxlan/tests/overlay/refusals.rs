@@ -87,6 +87,11 @@ fn a_mistake_in_the_configuration() {
             json!({ "vni": 100, "peers": with(peers.clone(), json!({ "node": "c", "underlay": "192.0.2.9", "block": ["10.40.9.0/24"] })) }),
             "peers[2].blocks: it has no block of addresses (value: [])",
         ),
+        // It would take the place of the route to the underlay.
+        (
+            json!({ "vni": 100, "peers": with(peers.clone(), c("192.0.2.0/24")) }),
+            "peers[2].blocks[0]: it contains 192.0.2.9, at which the tunnels of node c end (value: 192.0.2.0/24)",
+        ),
         (
             json!({ "vni": 100, "peers": [peers[1]] }),
             "peers: this host is not among its peers: it has none of these addresses (its own: 192.0.2.1, 2001:db8::1) (value: 192.0.2.2)",
