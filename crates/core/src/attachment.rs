@@ -376,7 +376,7 @@ fn repair<R: Resources>(host: &mut Host<'_>) -> Result<(), Failure> {
 }
 
 /// The attachments of a network and a plugin that have a record.
-fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, StateError> {
+pub fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, StateError> {
     let directory = directory(network, plugin);
     let mut attachments = Vec::new();
     for container in state::names(&directory)? {

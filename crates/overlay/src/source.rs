@@ -86,7 +86,9 @@ pub fn peers_file(file: &Path, vni: Vni, port: Port) -> Result<Vec<Listed>, Erro
     })?;
     let path = file.display().to_string();
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
-        let start: String = String::from_utf8_lossy(&bytes).chars().take(40).collect();
+        // On one line, as the rest of what is told.
+        let start = String::from_utf8_lossy(&bytes).chars().take(40).collect::<String>();
+        let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
         Invalid::new(&path, start, Reason::Json { error })
     })?;
     let (list, path) = match &value {

@@ -297,7 +297,9 @@ impl Agent {
     fn announce(&mut self) {
         let Origin::Etcd(_) = self.config.origin else { return };
         let Some(node) = self.config.node.clone() else { return };
-        let located = kernel::own_addresses().map_err(Error::from).and_then(|own| self.located(&own));
+        let located = kernel::own_addresses(&self.config.settings)
+            .map_err(Error::from)
+            .and_then(|own| self.located(&own));
         let located = match located {
             Ok(located) => located,
             Err(error) => {
@@ -352,7 +354,9 @@ impl Agent {
     fn compose(&mut self) {
         self.compose_at = None;
         self.announce();
-        let composed = kernel::own_addresses().map_err(Error::from).and_then(|own| self.composed(&own));
+        let composed = kernel::own_addresses(&self.config.settings)
+            .map_err(Error::from)
+            .and_then(|own| self.composed(&own));
         let (view, refused) = match composed {
             Ok(Some(composed)) => composed,
             // How this node is reached is all there is to know so far, and `announce` has found it.

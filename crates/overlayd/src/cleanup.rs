@@ -1,13 +1,17 @@
 //! Taking a network off this host.
 
+use ferrule_core::attachment;
 use ferrule_overlay::{NodeId, Settings, State, Vni, remove};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cli::RunOptions;
 use crate::config::{self, Config};
 use crate::control::Claim;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
+
+/// Who connects containers to these networks.
+const PLUGIN: &str = "vxlan";
 
 /// Removes device, entries, firewall table and files of a network; where the options name etcd, this node's record and blocks as well. Does
 /// so only while no agent runs, which would put everything back.
@@ -24,7 +28,15 @@ pub(crate) async fn run(options: &RunOptions) -> Result<(), Error> {
     State::remove(&network)?;
     Snapshot::remove(&options.state_dir, &network)?;
     claim.forget();
-    info!(%network, "nothing of the network is left on this host");
+    match attachment::recorded(&network, PLUGIN) {
+        Ok(connected) if !connected.is_empty() => warn!(
+            %network,
+            containers = connected.len(),
+            "containers are still connected to the network and reach no other host any more; DEL takes away what they have"
+        ),
+        // Records that can't be read are for GC to complain of.
+        _ => info!(%network, "nothing of the network is left on this host"),
+    }
     Ok(())
 }
 

@@ -17,9 +17,12 @@ pub(crate) struct Found {
     pub(crate) objects: u64,
 }
 
-/// The addresses of this host's links.
-pub(crate) fn own_addresses() -> Result<Vec<OwnAddress>, Error> {
-    identity::own_addresses(&mut Netlink::open()?, &Family::ALL)
+/// The addresses of this host's links, without those of the network's own, which are inside: a list of nodes that names one by mistake must not
+/// make a tunnel in the tunnel.
+pub(crate) fn own_addresses(settings: &Settings) -> Result<Vec<OwnAddress>, Error> {
+    let mut own = identity::own_addresses(&mut Netlink::open()?, &Family::ALL)?;
+    own.retain(|own| own.interface != settings.device && own.interface != settings.bridge);
+    Ok(own)
 }
 
 /// The way out of this host, with what packets may have on the ways to these nodes.

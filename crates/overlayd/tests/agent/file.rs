@@ -165,8 +165,13 @@ fn a_file_that_makes_no_sense_takes_nothing_away() {
     for (content, reason) in [
         ("", "not JSON"),
         ("[]", "the list of nodes is empty"),
-        ("{\"peers\": [", "not JSON"),
+        ("{\"peers\":\n[", "(value: {\"peers\": [)"),
         (stranger, "this host is not among its peers"),
+        // An address of the device's own.
+        (
+            &good.replace("192.0.2.1\"", "10.40.1.0\""),
+            "this host is not among its peers: it has none of these addresses (its own: 192.0.2.1, 2001:db8::1)",
+        ),
         (twice.as_str(), "it overlaps 10.40.2.0/24 of node h2"),
         (&good.replace("10.40.3.0/24", "10.40.3.0"), "is not in CIDR notation"),
     ] {

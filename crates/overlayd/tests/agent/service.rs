@@ -172,6 +172,24 @@ fn cleanup_leaves_nothing() {
 }
 
 #[test]
+fn cleanup_tells_of_containers_that_are_still_connected() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let mut agent = Agent::following(hosts[0], &file);
+    agent.settled(1);
+    let c1 = Connected::add(&fabric, hosts[0], "c1");
+    agent.stop();
+    let cleanup = || overlayd(hosts[0], "cleanup --network blue --state-dir /run/overlayd-test/h1");
+    let (code, _, said) = cleanup();
+    assert!(code == 0 && said.contains("containers are still connected"), "{code} {said}");
+    assert!(said.contains("containers=1") && !said.contains("nothing of the network is left"), "{said}");
+    c1.del();
+    let (code, _, said) = cleanup();
+    assert!(code == 0 && said.contains("nothing of the network is left"), "{code} {said}");
+}
+
+#[test]
 fn a_foreign_device_with_the_same_identifier_is_named() {
     let fabric = Fabric::switched(2);
     let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
