@@ -110,6 +110,46 @@ fn echoes_seen(container: &Netns) -> u64 {
     values.nth(at).unwrap().parse().unwrap()
 }
 
+#[test]
+fn a_container_whose_port_was_altered_is_told_of_by_check() {
+    let fabric = Fabric::switched(2);
+    let one = connect(&fabric, 1, &network(&fabric, Inside::V4, true, json!({})), "c1");
+    let port = one.result["interfaces"][2]["name"].as_str().unwrap();
+    let mac = link(&one.container, "eth0")["address"].as_str().unwrap().to_owned();
+    one.check().unwrap();
+    for (damage, repair, message) in [
+        (
+            format!("/sbin/bridge link set dev {port} locked off"),
+            format!("/sbin/bridge link set dev {port} locked on"),
+            format!("lock of port {port}: expected true"),
+        ),
+        (
+            format!("/sbin/bridge link set dev {port} learning on"),
+            format!("/sbin/bridge link set dev {port} learning off"),
+            format!("learning of port {port}: expected false"),
+        ),
+        (
+            format!("/sbin/bridge fdb del {mac} dev {port} master"),
+            format!("/sbin/bridge fdb add {mac} dev {port} master static"),
+            format!("entry for {mac} at port {port}: expected present"),
+        ),
+        (
+            format!("ip link set {port} nomaster"),
+            String::new(),
+            format!("bridge of port {port}: expected vb-blue, found none"),
+        ),
+    ] {
+        run(one.host, &damage);
+        let (code, text) = refusal(one.check());
+        assert!(code == 102 && text.contains(&message), "{damage}: {code} {text}");
+        if !repair.is_empty() {
+            run(one.host, &repair);
+            one.check().unwrap_or_else(|failure| panic!("{repair}: {failure}"));
+        }
+    }
+    one.del();
+}
+
 /// Hardware addresses follow from IP addresses, so an address that moves to another node is reachable there at once.
 #[test]
 fn hardware_addresses_follow_from_ip_addresses() {
