@@ -99,6 +99,14 @@ pub enum Reason {
         /// Whose it is.
         node: NodeId,
     },
+    /// A block of another node with an address of this host in it.
+    #[error("it contains {address}, which the link {link} of this host has")]
+    ContainsOwn {
+        /// The address.
+        address: IpAddr,
+        /// The link.
+        link: LinkName,
+    },
     /// Two nodes whose tunnel ends would have the same hardware address.
     #[error("its tunnel end would have the hardware address {mac}, which is that of node {node} at {other}")]
     SameMac {

@@ -400,6 +400,7 @@ impl Agent {
                 |listed: &&Listed| self.config.node.as_ref().is_none_or(|name| *name == listed.record.node);
             let candidates: Vec<Listed> = nodes.iter().filter(named).cloned().collect();
             let (node, underlay) = identity::recognise(&candidates, transport, &self.config.hint, own)?;
+            identity::refuse_blocks_of_this_host(&nodes, &node, own)?;
             let underlay = kernel::along_paths(underlay, &nodes)?;
             let view = View::new(settings, underlay, &node, nodes)?;
             return Ok(Some((view, Vec::new())));
@@ -412,13 +413,21 @@ impl Agent {
                 .with_epoch(record.epoch);
         let node = record.node.clone();
         let mut nodes = vec![Listed { path: "this node".to_owned(), record }];
-        nodes.extend(self.membership.listed().filter(|listed| listed.record.node != node).cloned());
+        let mut refused = Vec::new();
+        for listed in self.membership.listed().filter(|listed| listed.record.node != node) {
+            match identity::refuse_blocks_of_this_host(std::slice::from_ref(listed), &node, own) {
+                Ok(()) => nodes.push(listed.clone()),
+                Err(invalid) => refused.push(invalid),
+            }
+        }
         let family = View::transport(&settings, &nodes);
         let missing =
             || Invalid::new("--underlay-address", family, ferrule_overlay::Reason::NoUnderlay { family });
         let underlay: Underlay = underlay::of_family(&located, family).ok_or_else(missing)?;
         let underlay = kernel::along_paths(underlay, &nodes)?;
-        Ok(Some(View::screened(settings, underlay, &node, nodes)?))
+        let (view, others) = View::screened(settings, underlay, &node, nodes)?;
+        refused.extend(others);
+        Ok(Some((view, refused)))
     }
 
     /// Compares everything with the kernel, and puts right what differs.

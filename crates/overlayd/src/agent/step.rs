@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrule_core::netlink::Change;
+use ferrule_overlay::identity;
 use ferrule_overlay::{Listed, NodeId, Purge, State, Step, View};
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -78,6 +79,18 @@ impl Agent {
         let after = self.membership.get(node);
         if !kernel::carries_the_same(live.view().underlay(), after)? {
             return Ok(false);
+        }
+        if let Some(listed) = after {
+            let own = kernel::own_addresses(live.view().settings())?;
+            if identity::refuse_blocks_of_this_host(
+                std::slice::from_ref(listed),
+                &live.view().node().node,
+                &own,
+            )
+            .is_err()
+            {
+                return Ok(false);
+            }
         }
         // What has come so far is none of this.
         let before = notifications.drain(self.scope, &[], 0);

@@ -199,6 +199,28 @@ fn a_file_that_makes_no_sense_takes_nothing_away() {
 }
 
 #[test]
+fn a_block_that_another_network_of_this_host_has_is_refused() {
+    let fabric = Fabric::switched(2);
+    let [h1, h2] = fabric.hosts() else { unreachable!() };
+    let agents = start(&fabric, 2);
+    sh(h1, "ip link add docker0 type bridge; ip link set docker0 up; ip addr add 203.0.113.1/24 dev docker0");
+    write_peers(&[
+        ("h1", h1.ipv4().into(), "10.40.1.0/24"),
+        ("h2", h2.ipv4().into(), "10.40.2.0/24"),
+        ("h3", "192.0.2.3".parse().unwrap(), "203.0.113.0/24"),
+    ]);
+    let reason = eventually("the agent to refuse the list", || {
+        agents[0].status()["source"]["reason"].as_str().map(str::to_owned)
+    });
+    assert!(
+        reason.contains("[2].blocks[0]: it contains 203.0.113.1, which the link docker0 of this host has"),
+        "{reason}"
+    );
+    assert!(sh(h1, "ip route show 203.0.113.0/24").contains("dev docker0"));
+    agents[1].settled(2);
+}
+
+#[test]
 fn a_list_without_anybody_else_is_asked_for_twice() {
     let fabric = Fabric::switched(3);
     let [h1, ..] = fabric.hosts() else { unreachable!() };

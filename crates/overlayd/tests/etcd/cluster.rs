@@ -166,7 +166,7 @@ fn records_that_make_no_sense_are_left_out() {
         let refused = agents[0].status()["refused"].clone();
         (refused.as_array().unwrap().len() == 5).then_some(refused.to_string())
     });
-    assert!(refused.contains("it contains 192.0.2.1, at which the tunnels of node h1 end"), "{refused}");
+    assert!(refused.contains("it contains 192.0.2.1, which the link eth0 of this host has"), "{refused}");
     assert!(refused.contains("other-vni.vnis: the network's VNI 100 is not among its own"), "{refused}");
     assert!(refused.contains("other-port.port: the network's port is 4789"), "{refused}");
     assert!(refused.contains("/ferrule/blue/nodes/bad: not JSON"), "{refused}");

@@ -70,7 +70,9 @@ impl Network {
             let mut own = identity::own_addresses(&mut netlink, families)?;
             // The device's addresses are inside; a list of peers that names one by mistake must not make a tunnel in the tunnel.
             own.retain(|own| own.interface != settings.device && own.interface != settings.bridge);
-            Ok(identity::recognise(&nodes, transport, &config.hint, &own)?)
+            let (node, underlay) = identity::recognise(&nodes, transport, &config.hint, &own)?;
+            identity::refuse_blocks_of_this_host(&nodes, &node, &own)?;
+            Ok((node, underlay))
         };
         // Who is told that none of its addresses is listed is told all of them.
         let found = recognise(&identity::families(&nodes)).or_else(|_| recognise(&Family::ALL));

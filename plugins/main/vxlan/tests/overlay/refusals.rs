@@ -90,7 +90,11 @@ fn a_mistake_in_the_configuration() {
         // It would take the place of the route to the underlay.
         (
             json!({ "vni": 100, "peers": with(peers.clone(), c("192.0.2.0/24")) }),
-            "peers[2].blocks[0]: it contains 192.0.2.9, at which the tunnels of node c end (value: 192.0.2.0/24)",
+            "peers[2].blocks[0]: it contains 192.0.2.1, which the link eth0 of this host has (value: 192.0.2.0/24)",
+        ),
+        (
+            json!({ "vni": 100, "peers": with(peers.clone(), c("192.0.2.8/29")) }),
+            "peers[2].blocks[0]: it contains 192.0.2.9, at which the tunnels of node c end (value: 192.0.2.8/29)",
         ),
         (
             json!({ "vni": 100, "peers": [peers[1]] }),
@@ -109,6 +113,25 @@ fn a_mistake_in_the_configuration() {
         assert_eq!(code, 7, "{text}");
         assert!(text.contains(message), "{text}\nwas expected to contain\n{message}");
     }
+}
+
+/// Two routes to one network are one too many: it would be the other suite's containers that nobody reaches.
+#[test]
+fn a_block_that_another_network_of_this_host_has() {
+    let fabric = Fabric::switched(2);
+    let host = &fabric.hosts()[0];
+    run(host, "ip link add docker0 type bridge");
+    run(host, "ip link set docker0 up");
+    run(host, "ip addr add 10.40.2.1/24 dev docker0");
+    let (code, text) = refused(&fabric, json!({ "vni": 100, "peers": peers(&fabric, Inside::V4, true) }));
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            7,
+            "invalid configuration: peers[1].blocks[0]: it contains 10.40.2.1, which the link docker0 of this host has (value: 10.40.2.0/24)"
+        )
+    );
+    assert!(run(host, "ip route show 10.40.2.0/24").contains("dev docker0"));
 }
 
 #[test]
