@@ -397,6 +397,23 @@ pub fn recorded(network: &NetworkName, plugin: &str) -> Result<Vec<Attachment>, 
     Ok(attachments)
 }
 
+/// What the attachments of a network and a plugin are made of, of the kinds that are asked for. Records that cannot be read say nothing, and one
+/// that somebody is at work on is left to them: what it says may not be there yet, or any more.
+pub fn resources_of<R: Resources>(network: &NetworkName, plugin: &str) -> Result<Vec<R>, StateError> {
+    let directory = directory(network, plugin);
+    let mut resources = Vec::new();
+    for container in state::names(&directory)? {
+        for ifname in state::names(&directory.join(&container))? {
+            let Some(mut log) = LockedFile::open_free(&directory.join(&container).join(ifname))? else {
+                continue;
+            };
+            let record = Record::<R>::parse(&log.read()?);
+            resources.extend(record.into_iter().flat_map(|record| record.resources));
+        }
+    }
+    Ok(resources)
+}
+
 /// What the same plugin made for other interfaces of the same container, in whatever network: a setting of the whole namespace is theirs
 /// too. Records that cannot be read say nothing.
 pub(crate) fn siblings<R: Resources>(host: &Host<'_>) -> Vec<R> {

@@ -19,6 +19,7 @@ pub mod mac;
 mod names;
 mod nexthops;
 mod node;
+mod ports;
 mod program;
 pub mod source;
 mod table;

@@ -10,7 +10,7 @@ use crate::diff::diff;
 use crate::error::Error;
 use crate::names::NodeId;
 use crate::node::{Listed, NodeRecord};
-use crate::program::{Purge, Report, Seen, apply, bring_about, guard_of, look, senders};
+use crate::program::{Purge, Report, Seen, apply, bring_about, guard_of, look, look_at_ports, senders};
 use crate::view::{Step, View};
 
 /// A view, what the kernel should have for it, and what a difference has to know of what it has.
@@ -57,6 +57,7 @@ impl Live {
     pub fn survey(&mut self) -> Result<usize, Error> {
         self.seen = None;
         let (surplus, seen) = look(&self.view, &self.desired, &self.senders)?;
+        look_at_ports(&self.view, &seen.links)?;
         self.seen = Some(seen);
         Ok(surplus)
     }

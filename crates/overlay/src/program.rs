@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::mac;
 use crate::names::{Mode, NodeId};
 use crate::nexthops::Nexthops;
+use crate::ports;
 use crate::view::{Settings, View};
 
 /// Whether entries are taken away that a drastic change would take away ([`Changes::is_drastic`]).
@@ -65,6 +66,9 @@ pub(crate) fn bring_about(
         guard.admit(senders).map_err(ferrule_core::Error::from)?;
     }
     let links = device::ensure(&mut netlink, view, desired)?;
+    if let Some(bridge) = links.bridge {
+        ports::plug_in(&mut netlink, view, bridge)?;
+    }
     let actual = Actual::read(&mut tables, &links)?;
     let changes = diff(desired, &actual, &links);
     let report = apply(&mut tables, &changes, purge)?;
@@ -181,6 +185,15 @@ pub(crate) fn look(
         surplus += guard.verify(senders).map_err(ferrule_core::Error::from)?;
     }
     Ok((surplus, Seen { links, nexthops: actual.nexthops() }))
+}
+
+/// Fails for the first link of a container that is not in the bridge as it should be. A CHECK looks at its own container's alone.
+pub(crate) fn look_at_ports(view: &View, links: &Links) -> Result<(), Error> {
+    let Some(bridge) = links.bridge else { return Ok(()) };
+    match ports::unplugged(&mut Netlink::open()?, view, bridge)?.into_iter().next() {
+        Some(port) => Err(drift(view, format!("the container's link {}", port.link), &port.found)),
+        None => Ok(()),
+    }
 }
 
 fn drift(view: &View, what: String, found: &str) -> Error {

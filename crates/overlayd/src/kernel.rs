@@ -4,7 +4,7 @@
 use ferrule_core::marks::PROTOCOL;
 use ferrule_core::netlink::Netlink;
 use ferrule_overlay::identity::{self, OwnAddress};
-use ferrule_overlay::{Error, Family, Listed, Live, Purge, Report, Settings, State, Underlay, View};
+use ferrule_overlay::{Error, Family, Listed, Live, Mode, Purge, Report, Settings, State, Underlay, View};
 
 use crate::notify::Scope;
 
@@ -60,7 +60,11 @@ pub(crate) fn scope(view: &View) -> Scope {
         let link = netlink.as_mut().and_then(|netlink| netlink.link(name.as_str()).ok().flatten());
         link.map_or(0, |link| link.index)
     });
-    Scope { links, protocol: PROTOCOL }
+    let ports_of = match settings.mode {
+        Mode::Bridged if settings.multicast_group.is_none() => links[1],
+        _ => 0,
+    };
+    Scope { links, protocol: PROTOCOL, ports_of }
 }
 
 /// Why everything is compared.

@@ -20,6 +20,7 @@ const NFNLGRP_NFTABLES: u32 = 7;
 /// `NFT_MSG_NEWGEN` of `NFNL_SUBSYS_NFTABLES`.
 const NEWGEN: u16 = (10 << 8) | 15;
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
@@ -28,6 +29,12 @@ const RTM_DELNEIGH: u16 = 29;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
 const NLMSG_HEADER: usize = 16;
+/// The family of messages about ports and their entries, how long the headers of both are, and the attributes that name the bridge.
+const AF_BRIDGE: u8 = 7;
+const IFINFOMSG: usize = 16;
+const IFLA_MASTER: u16 = 10;
+const NDMSG: usize = 12;
+const NDA_MASTER: u16 = 9;
 const BUFFER: usize = 64 * 1024;
 
 /// What may have changed.
@@ -61,6 +68,8 @@ pub struct Scope {
     pub links: [u32; 3],
     /// The protocol number of routes, neighbours and nexthops.
     pub protocol: u8,
+    /// Index of a bridge whose ports and their entries count as well; 0 for none. One that learns tells of every frame.
+    pub ports_of: u32,
 }
 
 /// The sockets.
@@ -181,6 +190,19 @@ fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, content, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
+/// The number that is an attribute of a message, whose attributes begin at an offset.
+fn attribute(content: &[u8], offset: usize, wanted: u16) -> Option<u32> {
+    let mut rest = content.get(offset..)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
+        if kind == wanted {
+            return Some(u32::from_ne_bytes(*rest.get(4..length)?.first_chunk()?));
+        }
+        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
+    }
+}
+
 fn judge(kind: u16, content: &[u8], scope: Scope) -> Noticed {
     let byte = |offset: usize| content.get(offset).copied().unwrap_or_default();
     let number = |offset: usize| {
@@ -192,7 +214,15 @@ fn judge(kind: u16, content: &[u8], scope: Scope) -> Noticed {
     let concerns = match kind {
         // ifinfomsg, ifaddrmsg and ndmsg: four bytes of family and flags, then the interface.
         RTM_NEWLINK..=RTM_DELADDR | RTM_NEWNEIGH | RTM_DELNEIGH => {
-            number(4) != 0 && scope.links.contains(&number(4))
+            let master = match kind {
+                RTM_NEWLINK | RTM_DELLINK if byte(0) == AF_BRIDGE => {
+                    attribute(content, IFINFOMSG, IFLA_MASTER)
+                }
+                RTM_NEWNEIGH | RTM_DELNEIGH if byte(0) == AF_BRIDGE => attribute(content, NDMSG, NDA_MASTER),
+                _ => None,
+            };
+            let is_port = master.is_some_and(|master| master != 0 && master == scope.ports_of);
+            is_port || (number(4) != 0 && scope.links.contains(&number(4)))
         }
         // rtmsg: family, lengths of both addresses, tos, table, protocol.
         RTM_NEWROUTE | RTM_DELROUTE => byte(5) == scope.protocol,
@@ -207,7 +237,7 @@ fn judge(kind: u16, content: &[u8], scope: Scope) -> Noticed {
 mod tests {
     use super::*;
 
-    const SCOPE: Scope = Scope { links: [7, 0, 2], protocol: 99 };
+    const SCOPE: Scope = Scope { links: [7, 0, 2], protocol: 99, ports_of: 5 };
 
     fn neighbour(link: u32) -> Vec<u8> {
         [&[2, 0, 0, 0][..], &link.to_ne_bytes(), &[0; 4]].concat()
@@ -217,6 +247,30 @@ mod tests {
     fn neighbours_of_other_links_are_passed_over() {
         assert!(judge(RTM_DELNEIGH, &neighbour(7), SCOPE).concerns);
         assert!(judge(RTM_DELNEIGH, &neighbour(8), SCOPE).is_nothing());
+    }
+
+    #[test]
+    fn ports_of_other_bridges_are_passed_over() {
+        let port = |family: u8, header: usize, master_attribute: u16, master: u32| {
+            let mut message = vec![0; header];
+            message[0] = family;
+            message[4] = 40;
+            // An attribute of five bytes, then the master.
+            message.extend([5, 0, 3, 0, b'v', 0, 0, 0, 8, 0]);
+            message.extend(master_attribute.to_ne_bytes());
+            message.extend(master.to_ne_bytes());
+            message
+        };
+        for kind in [RTM_NEWLINK, RTM_DELLINK] {
+            assert!(judge(kind, &port(AF_BRIDGE, 16, 10, 5), SCOPE).concerns);
+            assert!(!judge(kind, &port(AF_BRIDGE, 16, 10, 6), SCOPE).concerns);
+            assert!(!judge(kind, &port(0, 16, 10, 5), SCOPE).concerns);
+        }
+        assert!(judge(RTM_DELNEIGH, &port(AF_BRIDGE, 12, 9, 5), SCOPE).concerns);
+        assert!(judge(RTM_DELNEIGH, &port(AF_BRIDGE, 12, 9, 6), SCOPE).is_nothing());
+        let nobody = Scope { ports_of: 0, ..SCOPE };
+        assert!(judge(RTM_DELNEIGH, &port(AF_BRIDGE, 12, 9, 0), nobody).is_nothing());
+        assert!(judge(RTM_DELNEIGH, &port(AF_BRIDGE, 12, 9, 5)[..20], SCOPE).is_nothing());
     }
 
     #[test]

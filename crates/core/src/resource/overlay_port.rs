@@ -3,11 +3,11 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_link, same};
+use super::{Lifecycle, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{
-    Change, Entry, Fdb, FdbTarget, LinkChange, MacAddress, NetlinkError, PortSettings, Tables,
+    Change, Entry, Fdb, FdbTarget, Link, LinkChange, MacAddress, Netlink, NetlinkError, PortSettings, Tables,
 };
 
 /// The host's end of a pair as a port that one hardware address is behind, and no other: the bridge has a static entry for it, learns nothing from
@@ -27,16 +27,15 @@ impl OverlayPort {
     fn entry(&self, link: u32) -> Fdb {
         Fdb { link, mac: self.mac, target: FdbTarget::Port, bridge: true }
     }
-}
 
-impl Lifecycle for OverlayPort {
-    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let bridge = host_link(host, self.bridge.as_str())?;
-        let link = host_link(host, self.link.as_str())?;
+    /// Plugs the link in. Both links have to be there.
+    pub fn plug_in(&self, netlink: &mut Netlink) -> Result<(), Error> {
+        let bridge = on_host(netlink, &self.bridge)?;
+        let link = on_host(netlink, &self.link)?;
         let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
-        host.netlink()?.change_link(link.index, &link.name, &change)?;
+        netlink.change_link(link.index, &link.name, &change)?;
         let settings = PortSettings { learning: Some(false), locked: Some(true), ..PortSettings::default() };
-        host.netlink()?.set_port(link.index, &self.link, settings)?;
+        netlink.set_port(link.index, &self.link, settings)?;
         let change = Change::Set(Entry::Fdb(self.entry(link.index)));
         match Tables::open()?.apply(std::slice::from_ref(&change))?.pop() {
             Some(refusal) => {
@@ -47,15 +46,31 @@ impl Lifecycle for OverlayPort {
         }
     }
 
-    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = host_link(host, self.link.as_str())?;
-        let Some(settings) = host.netlink()?.port(&self.link)? else {
+    /// Succeeds if the link is plugged in, as [`OverlayPort::plug_in`] does it.
+    pub fn verify_plugged_in(&self, netlink: &mut Netlink) -> Result<(), Error> {
+        let link = on_host(netlink, &self.link)?;
+        let Some(settings) = netlink.port(&self.link)? else {
             return same(|| format!("bridge of port {}", self.link), &self.bridge.as_str(), &"none");
         };
         same_settings(&self.link, settings)?;
         let present = Tables::open()?.fdb(link.index)?.contains(&self.entry(link.index));
         let state = if present { "present" } else { "missing" };
         same(|| format!("entry for {} at port {}", self.mac, self.link), &"present", &state)
+    }
+}
+
+fn on_host(netlink: &mut Netlink, name: &LinkName) -> Result<Link, Error> {
+    let missing = || Error::LinkMissing { name: name.to_string(), place: "on the host" };
+    netlink.link(name.as_str())?.ok_or_else(missing)
+}
+
+impl Lifecycle for OverlayPort {
+    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        self.plug_in(host.netlink()?)
+    }
+
+    fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        self.verify_plugged_in(host.netlink()?)
     }
 
     fn remove(&self, _: &mut Host<'_>) -> Result<(), Error> {

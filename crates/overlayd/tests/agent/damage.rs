@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use testkit::{Fabric, FabricHost, eventually};
 
-use crate::lab::{Agent, Connected, Probe, entries, kernel, sh, write_hosts, write_peers};
+use crate::lab::{Agent, Connected, Probe, bridged, entries, kernel, sh, write_hosts, write_peers};
 
 #[test]
 fn damage_of_every_kind_is_repaired() {
@@ -78,6 +78,45 @@ fn damage_of_every_kind_is_repaired() {
         std::thread::sleep(Duration::from_millis(500));
         (checks() == seen).then_some(())
     });
+}
+
+/// A container that is cut off because its link is no port any more, or no port as it was, is connected again.
+#[test]
+fn containers_are_plugged_in_again() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let agents = bridged(&hosts, "--check-interval 3600");
+    let (h1, agent) = (hosts[0], &agents[0]);
+    let [c1, c2] = Connected::pair(&fabric, h1, hosts[1]);
+    let c3 = Connected::add(&fabric, h1, "c3");
+    let ports = || {
+        sh(h1, "bridge -d link show master vb-blue | grep -E -o '^[0-9]+: [^ @:]+|(learning|locked) [a-z]+'")
+    };
+    let ([port, _], [_, mac]) = (c1.interface(2), c1.interface(1));
+    let (ports_before, before) = (ports(), entries(h1));
+
+    for (what, line) in [
+        ("bridge deleted", "ip link del vb-blue".to_owned()),
+        ("link pulled out", format!("ip link set {port} nomaster")),
+        ("port unlocked", format!("bridge link set dev {port} locked off")),
+        ("port learns", format!("bridge link set dev {port} learning on")),
+        ("the entry of its address removed", format!("bridge fdb del {mac} dev {port} master")),
+    ] {
+        let repairs = agent.repairs();
+        sh(h1, &line);
+        eventually(&format!("the agent to repair: {what}\n{}", agent.log()), || {
+            (agent.repairs() > repairs).then_some(())
+        });
+        for (from, to) in [(&c1, &c2), (&c1, &c3), (&c2, &c3), (&c3, &c1)] {
+            from.until_reached(to.address, Instant::now());
+        }
+        eventually(&format!("every port as it was after: {what}"), || {
+            (entries(h1) == before && ports().lines().count() == ports_before.lines().count()).then_some(())
+        });
+        for (container, place) in [(&c1, "c1"), (&c3, "c3")] {
+            container.check().unwrap_or_else(|failure| panic!("{what}: CHECK of {place}: {failure}"));
+        }
+    }
 }
 
 /// What the kernel tells while nobody listens is thrown away beyond some hundred notifications, the one of the damage among them. That some were

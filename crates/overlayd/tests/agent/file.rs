@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{Fabric, FabricHost, eventually};
 
-use crate::lab::{Agent, Connected, Probe, entries, kernel, sh, write, write_hosts, write_peers};
+use crate::lab::{Agent, Connected, Probe, bridged, entries, kernel, sh, write, write_hosts, write_peers};
 
 /// Agents on the first hosts, following one file that names these hosts.
 fn start(fabric: &Fabric, count: usize) -> Vec<Agent<'_>> {
@@ -279,23 +279,6 @@ fn a_host_whose_address_comes_late() {
     sh(h1, "ip addr add 192.0.2.1/24 dev eth0");
     agent.settled(1);
     assert_eq!(agent.status()["source"]["current"], true);
-}
-
-/// Agents of a bridged network, one on each host, that know each other.
-fn bridged<'f>(hosts: &[&'f FabricHost], more: &str) -> Vec<Agent<'f>> {
-    let blocks: Vec<String> = (1..=hosts.len()).map(|number| format!("10.50.{number}.0/26")).collect();
-    let peers: Vec<_> = hosts
-        .iter()
-        .zip(&blocks)
-        .map(|(host, block)| (host.name(), host.ipv4().into(), block.as_str()))
-        .collect();
-    let file = write_peers(&peers);
-    let options = format!("--peers-file {} --mode bridged --subnet 10.50.0.0/16 {more}", file.display());
-    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
-    for agent in &agents {
-        agent.settled(hosts.len() - 1);
-    }
-    agents
 }
 
 #[test]

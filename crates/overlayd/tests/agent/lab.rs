@@ -166,6 +166,23 @@ impl Drop for Agent<'_> {
     }
 }
 
+/// Agents of a bridged network, one on each host, that know each other.
+pub(crate) fn bridged<'f>(hosts: &[&'f FabricHost], more: &str) -> Vec<Agent<'f>> {
+    let blocks: Vec<String> = (1..=hosts.len()).map(|number| format!("10.50.{number}.0/26")).collect();
+    let peers: Vec<_> = hosts
+        .iter()
+        .zip(&blocks)
+        .map(|(host, block)| (host.name(), host.ipv4().into(), block.as_str()))
+        .collect();
+    let file = write_peers(&peers);
+    let options = format!("--peers-file {} --mode bridged --subnet 10.50.0.0/16 {more}", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(hosts.len() - 1);
+    }
+    agents
+}
+
 /// Runs `overlayd` with these words on a host: exit code, standard output, standard error.
 pub(crate) fn overlayd(host: &Netns, words: &str) -> (i32, String, String) {
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -181,6 +198,7 @@ pub(crate) struct Connected {
     /// The first of its addresses.
     pub(crate) address: IpAddr,
     pub(crate) addresses: Vec<IpAddr>,
+    interfaces: Value,
 }
 
 impl Connected {
@@ -194,7 +212,20 @@ impl Connected {
         let address =
             |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
         let addresses: Vec<IpAddr> = result["ips"].as_array().unwrap().iter().map(address).collect();
-        Self { container, attachment, chain, address: addresses[0], addresses }
+        let interfaces = result["interfaces"].clone();
+        Self { container, attachment, chain, address: addresses[0], addresses, interfaces }
+    }
+
+    /// Name and hardware address of an interface of it, as its ADD told: its own is the last, before it comes its link on the host.
+    pub(crate) fn interface(&self, from_behind: usize) -> [String; 2] {
+        let interfaces = self.interfaces.as_array().unwrap();
+        let interface = &interfaces[interfaces.len() - from_behind];
+        ["name", "mac"].map(|key| interface[key].as_str().unwrap().to_owned())
+    }
+
+    /// CHECK.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.chain.check(&self.attachment).map_err(|failure| failure.to_string())
     }
 
     /// Disconnects it.
