@@ -104,12 +104,49 @@ fn read_until(mut stream: impl Read + AsFd, deadline: Instant) -> io::Result<Vec
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match nix::poll::poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) => match stream.read(&mut buffer)? {
-                0 => return Ok(bytes),
-                length => bytes.extend_from_slice(&buffer[..length]),
+            Ok(_) => match stream.read(&mut buffer) {
+                Ok(0) => return Ok(bytes),
+                Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             },
             Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+
+    use super::*;
+
+    /// A pipe of which every other read is interrupted by a signal.
+    struct Interrupted {
+        pipe: io::PipeReader,
+        now: bool,
+    }
+
+    impl AsFd for Interrupted {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.pipe.as_fd()
+        }
+    }
+
+    impl Read for Interrupted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.now = !self.now;
+            if self.now { Err(io::ErrorKind::Interrupted.into()) } else { self.pipe.read(buffer) }
+        }
+    }
+
+    #[test]
+    fn a_signal_does_not_end_the_output_of_a_program() {
+        let (pipe, mut program) = io::pipe().unwrap();
+        io::Write::write_all(&mut program, b"-A INPUT").unwrap();
+        drop(program);
+        let output = read_until(Interrupted { pipe, now: false }, Instant::now() + DEADLINE);
+        assert_eq!(output.unwrap(), b"-A INPUT");
     }
 }
