@@ -61,5 +61,7 @@ pub use plugin::{Invocation, Output, Plugin, documented_example, plugin_dir, wor
 pub use runtime::{Attachment, Chain, PluginFailure, Runtime, reference_dir};
 pub use snapshot::Snapshot;
 pub use tracer::{End, kill_every, kill_everywhere, may_trace};
-pub use traffic::{EchoServer, Reply, tcp_echo_server, tcp_roundtrip, udp_echo_server, udp_roundtrip};
+pub use traffic::{
+    EchoServer, Reply, advertise_router, tcp_echo_server, tcp_roundtrip, udp_echo_server, udp_roundtrip,
+};
 pub use wait::{DEADLINE, eventually};

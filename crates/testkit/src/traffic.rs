@@ -176,3 +176,30 @@ fn parse(line: &str, answer: &str) -> io::Result<Reply> {
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not an echo of {line:?}: {answer:?}"))),
     }
 }
+
+/// Sends a router advertisement (RFC 4861, section 4.2) from a link of the calling thread's namespace: a default route through it for
+/// half an hour, and a prefix to make addresses of.
+///
+/// # Panics
+/// If it cannot be sent.
+pub fn advertise_router(link: &str, prefix: std::net::Ipv6Addr) {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
+    };
+    let index = nix::net::if_::if_nametoindex(link).unwrap();
+    let protocol = nix::sys::socket::SockProtocol::IcmpV6;
+    let socket = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap();
+    // With less, it would have come through a router, and nobody would believe it.
+    setsockopt(&socket, sockopt::Ipv6MulticastHops, &255).unwrap();
+    let mut packet = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    packet.extend([3, 4, 64, 0xc0, 0, 0, 0x07, 0x08, 0, 0, 0x07, 0x08, 0, 0, 0, 0]);
+    packet.extend(prefix.octets());
+    let all_nodes = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, index);
+    sendto(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &packet,
+        &SockaddrIn6::from(all_nodes),
+        nix::sys::socket::MsgFlags::empty(),
+    )
+    .unwrap();
+}

@@ -59,6 +59,7 @@ fn forwards(entries: &[Entry]) -> Result<Vec<&Forward>, FirewallError> {
             }
             Entry::Masquerade(_) => "masquerade",
             Entry::SpoofGuard(_) => "macspoofchk",
+            Entry::NeighbourGuard(_) => "spoofchk",
             Entry::Publish(_) => "published ports",
             Entry::LocalGuard(_) => "guarding of 127.0.0.0/8",
             Entry::Isolate(_) => "isolation of a bridge",

@@ -53,7 +53,7 @@ impl Backend {
 /// Which plugin's part of the firewall is meant, where there are no entries to say it (DEL without a record, GC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// `ipMasq` and `macspoofchk` of the interface plugins.
+    /// `ipMasq`, `macspoofchk` and `spoofchk` of the interface plugins.
     Interface,
     /// Published ports.
     Publish,
@@ -108,6 +108,8 @@ pub enum Entry {
     Masquerade(Masquerade),
     /// Frames from a bridge port must carry the container's MAC address.
     SpoofGuard(SpoofGuard),
+    /// A bridge port speaks for the container's addresses only, by ARP and neighbour discovery.
+    NeighbourGuard(NeighbourGuard),
     /// Host ports that lead to the container, one entry per address family.
     Publish(Publish),
     /// Nobody on a link reaches what listens on 127.0.0.0/8. Shared by all attachments to that link.
@@ -137,6 +139,17 @@ pub struct SpoofGuard {
     pub port: LinkName,
     /// The container's hardware address, lower-case colon form.
     pub mac: String,
+}
+
+/// ARP and neighbour discovery that enter through `port` and speak for another address than these are dropped; so are router advertisements and
+/// redirects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NeighbourGuard {
+    /// The host's end of the veth pair.
+    pub port: LinkName,
+    /// The container's addresses, its link-local one among them.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A published port.

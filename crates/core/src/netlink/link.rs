@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::str::FromStr;
 
@@ -73,6 +74,30 @@ impl MacAddress {
             *first = (*first & 0xfc) | 0x02;
         }
         Self(bytes)
+    }
+
+    /// The link-local address that an interface has by it (RFC 4291, appendix A).
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [first, upper @ .., fourth, fifth, sixth] = self.0;
+        let [second, third] = upper;
+        Ipv6Addr::from([
+            0xfe,
+            0x80,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            first ^ 2,
+            second,
+            third,
+            0xff,
+            0xfe,
+            fourth,
+            fifth,
+            sixth,
+        ])
     }
 
     /// Whether an interface may have it: neither a group's nor all zeros (the kernel refuses both).

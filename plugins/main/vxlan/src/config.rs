@@ -34,6 +34,7 @@ struct Wire {
     ip_masq: bool,
     ip_masq_backend: String,
     ip_masq_exclude: Vec<Cidr>,
+    spoofchk: Option<bool>,
     subnet_file: String,
     dns: Option<Dns>,
 }
@@ -75,6 +76,8 @@ pub struct Config {
     pub masquerade: Option<Option<Backend>>,
     /// Destinations that are not masqueraded, beside the network's own.
     pub masquerade_exclude: Vec<Cidr>,
+    /// A container speaks for its own addresses only (bridged mode).
+    pub spoof_check: bool,
     /// The IPAM plugin that the configuration names; `None` for the node's blocks.
     pub ipam: Option<String>,
     /// The name service, which IPAM's gives way to; `None` where none is configured.
@@ -106,6 +109,7 @@ impl Config {
             mtu: mtu(wire.mtu)?,
             masquerade: wire.ip_masq.then(|| backend(&wire.ip_masq_backend)).transpose()?,
             masquerade_exclude: wire.ip_masq_exclude,
+            spoof_check: wire.spoofchk.unwrap_or(true),
             ipam: request.config().ipam_type()?,
             dns: wire.dns.filter(|dns| *dns != Dns::default()),
             settings,

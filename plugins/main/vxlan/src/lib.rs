@@ -14,7 +14,7 @@ use cni::{
 };
 use ferrule_core::announce::announce;
 use ferrule_core::attachment::{self, Building, Collection};
-use ferrule_core::firewall::{self, Role};
+use ferrule_core::firewall::{self, Backend, Role};
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::{
     Lease, Lifecycle, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth, sweep_bridge,
@@ -117,6 +117,9 @@ impl Plugin for VxlanPlugin {
         let unavailable = |failure: Failure| failure.with_code(Code::NotAvailable);
         let network = Network::find(request, &config).map_err(unavailable)?;
         connected(&network)?;
+        if plan::checks_spoofing(&config, &network) {
+            firewall::probe(Backend::Nftables).map_err(|error| unavailable(error.into()))?;
+        }
         if let Some(backend) = config.masquerade {
             let backend = backend.unwrap_or_else(firewall::preferred);
             firewall::probe(backend).map_err(|error| unavailable(error.into()))?;
@@ -193,7 +196,14 @@ fn build(
     let name = building.host().owner().network.clone();
     let mac = plan::mac(network, &name, &result.ips);
     building.ensure(plan::link(network, mac, host_end, target.ifname()))?;
-    building.ensure(plan::addresses(config, network, &result, target.ifname(), firewall::preferred))?;
+    building.ensure(plan::addresses(
+        config,
+        network,
+        &result,
+        &(host_end.clone(), mac),
+        target.ifname(),
+        firewall::preferred,
+    ))?;
     building.host().wait_until_running(host_end, PORT_LIMIT)?;
     let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address()).collect();
     announce(building.host(), target.ifname(), &addresses)?;

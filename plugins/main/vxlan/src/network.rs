@@ -29,6 +29,8 @@ pub struct Network {
     pub cluster: Vec<Cidr>,
     /// Whether the kernel learns who is where (bridged mode, by a multicast group).
     pub learns: bool,
+    /// Whether anybody may send into it, as on a host without nftables.
+    pub any_sender: bool,
     /// Who looks after the device.
     pub keeper: Keeper,
 }
@@ -87,6 +89,7 @@ impl Network {
             subnets: settings.subnets.clone(),
             cluster: view.cluster(),
             learns: settings.multicast_group.is_some(),
+            any_sender: settings.any_sender,
             keeper: Keeper::Plugin(Box::new(view)),
         })
     }
@@ -107,6 +110,7 @@ impl Network {
             subnets: state.settings.subnets.clone(),
             cluster: state.cluster.clone(),
             learns: state.settings.multicast_group.is_some(),
+            any_sender: state.settings.any_sender,
             keeper: Keeper::Agent(Box::new(state)),
         })
     }
@@ -128,6 +132,7 @@ impl Network {
             subnets: Vec::new(),
             cluster: flannel.cluster,
             learns: false,
+            any_sender: false,
             keeper: Keeper::Flannel,
         })
     }

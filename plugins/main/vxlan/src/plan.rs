@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use cni::{AddResult, Cidr, Code, Failure, Ip, LinkName, NetworkName, Route};
-use ferrule_core::firewall::{Backend, Entry, Masquerade};
+use ferrule_core::firewall::{Backend, Entry, Masquerade, NeighbourGuard};
 use ferrule_core::netlink::{MacAddress, RouteEntry};
 use ferrule_core::resource::{
     Bridge, BridgePort, Forwarding, Gateway, Interface, OverlayPort, Rules, VethPair,
@@ -117,6 +117,7 @@ pub fn addresses(
     config: &Config,
     network: &Network,
     result: &AddResult,
+    port: &(LinkName, Option<MacAddress>),
     ifname: &LinkName,
     preferred: impl FnOnce() -> Backend,
 ) -> Vec<Resource> {
@@ -148,7 +149,7 @@ pub fn addresses(
         }
         .into(),
     );
-    resources.extend(masquerade(config, network, result, preferred));
+    resources.extend(rules(config, network, result, port, preferred));
     resources
 }
 
@@ -178,18 +179,51 @@ fn on_link(route: &Route) -> bool {
     matches!(route.scope, Some(253 | 254))
 }
 
-/// What leaves the cluster leaves with the host's address; what stays inside keeps the container's.
-fn masquerade(
+/// The firewall's part, one transaction a backend.
+fn rules(
     config: &Config,
     network: &Network,
     result: &AddResult,
+    port: &(LinkName, Option<MacAddress>),
     preferred: impl FnOnce() -> Backend,
-) -> Option<Resource> {
-    let backend = config.masquerade?.unwrap_or_else(preferred);
+) -> Vec<Resource> {
+    let mut rules: Vec<Rules> = Vec::new();
+    let guard = spoof_check(config, network, result, port);
+    rules.extend(guard.map(|guard| Rules { backend: Backend::Nftables, entries: vec![guard] }));
+    if let Some(backend) = config.masquerade.map(|backend| backend.unwrap_or_else(preferred)) {
+        let mut entries = masquerade(config, network, result);
+        match rules.iter_mut().find(|rules| rules.backend == backend) {
+            Some(rules) => rules.entries.append(&mut entries),
+            None => rules.push(Rules { backend, entries }),
+        }
+    }
+    rules.into_iter().map(Resource::from).collect()
+}
+
+/// In bridged mode a container speaks for its own addresses only, where there is nftables to see to it, and its hardware address is known.
+fn spoof_check(
+    config: &Config,
+    network: &Network,
+    result: &AddResult,
+    (port, mac): &(LinkName, Option<MacAddress>),
+) -> Option<Entry> {
+    let mac = mac.filter(|_| checks_spoofing(config, network))?;
+    let own = result.ips.iter().map(|ip| ip.address.address());
+    let addresses = own.chain([IpAddr::V6(mac.link_local())]).collect();
+    Some(Entry::NeighbourGuard(NeighbourGuard { port: port.clone(), addresses }))
+}
+
+/// Whether what containers say of addresses is checked.
+pub fn checks_spoofing(config: &Config, network: &Network) -> bool {
+    config.spoof_check && network.mode == Mode::Bridged && !network.learns && !network.any_sender
+}
+
+/// What leaves the cluster leaves with the host's address; what stays inside keeps the container's.
+fn masquerade(config: &Config, network: &Network, result: &AddResult) -> Vec<Entry> {
     let entries = result.ips.iter().map(|ip| {
         let of_family = |cidr: &&Cidr| cidr.is_ipv4() == ip.address.is_ipv4();
         let exclude = network.cluster.iter().chain(&config.masquerade_exclude).filter(of_family).copied();
         Entry::Masquerade(Masquerade { address: ip.address, exclude: exclude.collect() })
     });
-    Some(Rules { backend, entries: entries.collect() }.into())
+    entries.collect()
 }

@@ -213,6 +213,7 @@ fn place(entry: &Entry) -> Result<(&'static str, Option<Family>), FirewallError>
         Entry::Forward(entry) => (FILTER, Some(Family::of(entry.address))),
         Entry::Isolate(_) => (FILTER, None),
         Entry::SpoofGuard(_) => return Err(unsupported("macspoofchk")),
+        Entry::NeighbourGuard(_) => return Err(unsupported("spoofchk")),
         Entry::LocalGuard(_) => return Err(unsupported("guarding of 127.0.0.0/8")),
     })
 }
@@ -324,7 +325,7 @@ fn plan(
             }
             Entry::Forward(entry) => forward::ensure(table, entry, purpose),
             Entry::Isolate(entry) => isolate::ensure(table, entry),
-            Entry::SpoofGuard(_) | Entry::LocalGuard(_) => {}
+            Entry::SpoofGuard(_) | Entry::NeighbourGuard(_) | Entry::LocalGuard(_) => {}
         }
     }
     Ok(())
@@ -381,7 +382,7 @@ fn remove(owner: &Owner, entries: &[&Entry], family: Family, table: &mut Table) 
             Entry::Publish(entry) => publish::remove(table, family, owner, entry),
             Entry::Forward(entry) => forward::remove(table, &[entry.address]),
             Entry::Isolate(entry) => isolate::remove(table, &entry.bridge),
-            Entry::SpoofGuard(_) | Entry::LocalGuard(_) => {}
+            Entry::SpoofGuard(_) | Entry::NeighbourGuard(_) | Entry::LocalGuard(_) => {}
         }
     }
 }

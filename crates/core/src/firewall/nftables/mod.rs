@@ -18,6 +18,7 @@ mod conditions;
 mod foreign;
 mod forward;
 mod masquerade;
+mod neighbours;
 mod plan;
 mod ports;
 mod spoof;
@@ -423,6 +424,7 @@ fn compile(owner: &Owner, entries: &[Entry]) -> Result<Plan, FirewallError> {
         match entry {
             Entry::Masquerade(entry) => masquerade::compile(entry, &mut plan),
             Entry::SpoofGuard(entry) => spoof::compile(entry, &mut plan),
+            Entry::NeighbourGuard(entry) => neighbours::compile(entry, &mut plan),
             Entry::Publish(entry) => ports::compile(entry, owner, &mut plan)?,
             Entry::Forward(entry) => forward::compile(entry, &mut plan),
             Entry::LocalGuard(entry) => ports::compile_guard(entry, &mut plan),
@@ -434,7 +436,11 @@ fn compile(owner: &Owner, entries: &[Entry]) -> Result<Plan, FirewallError> {
 
 fn tables(role: Role) -> Vec<(Table, Vec<Set>)> {
     match role {
-        Role::Interface => vec![(masquerade::TABLE, masquerade::sets()), (spoof::TABLE, spoof::sets())],
+        Role::Interface => vec![
+            (masquerade::TABLE, masquerade::sets()),
+            (spoof::TABLE, spoof::sets()),
+            (neighbours::TABLE, neighbours::sets()),
+        ],
         Role::Publish => vec![(ports::TABLE, ports::sets())],
         Role::Forward => {
             vec![(forward::TABLE, forward::sets()), (forward::BRIDGE_TABLE, forward::bridge_sets())]

@@ -120,7 +120,7 @@ fn a_rogue_router_changes_nothing() {
     net(keys(true)).add(&eth0(&willing)).unwrap();
     // Once it has arrived where it is welcome, it has arrived everywhere.
     eventually("the advertisement to arrive", || {
-        rogue.enter(|| crate::support::advertise_router("eth0", "fd00:bad::".parse().unwrap()));
+        rogue.enter(|| testkit::advertise_router("eth0", "fd00:bad::".parse().unwrap()));
         (!advertised(&willing).is_empty()).then_some(())
     });
     assert_eq!(advertised(&victim), [""; 0]);

@@ -101,13 +101,67 @@ fn a_container_can_not_take_the_traffic_of_another() {
     assert!(echoes_seen(&far.container) > before);
 }
 
-/// How many echo requests a container has had.
+/// How many echo requests of both families a container has had.
 fn echoes_seen(container: &Netns) -> u64 {
-    let text = container.enter(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+    let read =
+        |file: &str| container.enter(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap());
+    let text = read("snmp");
     let mut lines = text.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_whitespace);
     let (names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
     let at = names.into_iter().position(|name| name == "InEchos").unwrap();
-    values.nth(at).unwrap().parse().unwrap()
+    let ipv4: u64 = values.nth(at).unwrap().parse().unwrap();
+    let text = read("snmp6");
+    let ipv6 = text.lines().find_map(|line| line.strip_prefix("Icmp6InEchos")).unwrap();
+    ipv4 + ipv6.trim().parse::<u64>().unwrap()
+}
+
+/// A container that announces another's addresses as its own gets what is sent there, and one that says that it is a router gets what is sent anywhere:
+/// unless ports speak for their own addresses only. The same attack, with the check and without.
+#[test]
+fn a_container_speaks_for_its_own_addresses_only() {
+    for checked in [true, false] {
+        let fabric = Fabric::switched(2);
+        let before = state(&fabric.hosts()[0]);
+        let keys = if checked { json!({}) } else { json!({ "spoofchk": false }) };
+        let list = network(&fabric, Inside::Dual, true, keys);
+        let victim = connect(&fabric, 1, &list, "victim");
+        let thief = connect(&fabric, 1, &list, "thief");
+        let bystanders = [connect(&fabric, 1, &list, "near"), connect(&fabric, 2, &list, "far")];
+        let near = &bystanders[0];
+        all_reach_all(&bystanders);
+        let reach_victim = || victim.addresses().iter().all(|address| ping(&near.container, *address));
+        assert!(reach_victim());
+        // A neighbour's entry is not replaced within a second of its making (`locktime`, arp(7)).
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        run(&near.container, "sysctl -qw net.ipv6.conf.eth0.accept_ra=1");
+        let (ipv4, ipv6): (Vec<IpAddr>, Vec<IpAddr>) =
+            victim.addresses().into_iter().partition(IpAddr::is_ipv4);
+        run(&thief.container, &format!("ip addr add {}/16 dev eth0", ipv4[0]));
+        run(&thief.container, &format!("busybox arping -q -U -c 2 -I eth0 -s {0} {0}", ipv4[0]));
+        // Announced when it is added.
+        run(&thief.container, "sysctl -qw net.ipv6.conf.eth0.ndisc_notify=1");
+        run(&thief.container, &format!("ip addr add {}/64 dev eth0", ipv6[0]));
+        thief.container.enter(|| testkit::advertise_router("eth0", "fd00:bad::".parse().unwrap()));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let seen = echoes_seen(&thief.container);
+        let reached = reach_victim();
+        let stolen = echoes_seen(&thief.container) > seen;
+        let routed = run(&near.container, "ip -6 route show proto ra");
+        let neighbours = run(&near.container, "ip neigh show");
+        assert_eq!(stolen, !checked, "spoofchk {checked}: {neighbours}\n{}", explain(thief.host));
+        assert_eq!(routed.is_empty(), checked, "spoofchk {checked}: {routed}");
+        assert!(reached || !checked, "{neighbours}");
+        assert!(
+            victim.addresses().iter().all(|address| ping(&bystanders[1].container, *address)) || !checked
+        );
+        if checked {
+            victim.check().unwrap();
+        }
+        for one in [&victim, &thief, &bystanders[0], &bystanders[1]] {
+            one.del();
+        }
+        before.assert_same(&state(&fabric.hosts()[0]));
+    }
 }
 
 #[test]
