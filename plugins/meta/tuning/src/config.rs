@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use cni::json::shorten;
 use cni::{Code, Failure, LinkName, Request, json};
 use ferrule_core::netlink::MacAddress;
 use ferrule_core::resource::LinkProperty;
@@ -201,7 +202,10 @@ fn properties(own: &Link, theirs: &Link, macs: [(&str, &str); 4]) -> Result<Vec<
 
 fn mac(source: &str, text: &str) -> Result<MacAddress, Failure> {
     let refused = |reason: &str| {
-        Failure::new(Code::InvalidConfig, format!("{source}: invalid args {text} for MAC addr: {reason}"))
+        Failure::new(
+            Code::InvalidConfig,
+            format!("{source}: invalid args {} for MAC addr: {reason}", shorten(text)),
+        )
     };
     let mac: MacAddress =
         text.parse().map_err(|_error| refused("it is not a MAC address such as 02:42:ac:11:00:02"))?;
