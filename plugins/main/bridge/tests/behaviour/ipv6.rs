@@ -37,9 +37,16 @@ fn the_first_packet_from_outside_finds_the_container() {
     let uplink = host.uplink();
     ip(&uplink, &format!("-6 route add {SUBNET_6} via {}", testkit::Uplink::HOST_IPV6));
     let container = host.container("c1");
-    let result = net(json!({ "isDefaultGateway": true, "ipam": v6() })).add(&eth0(&container)).unwrap();
-    let once = ["-6", "-c1", "-W1", &address_of(&result, false)];
-    assert_eq!(uplink.run("ping", &once).code, 0, "the host forwards, and asks for its neighbour at once");
+    let chain = net(json!({ "isDefaultGateway": true, "ipam": v6() }));
+    // Where the host does not ask, nobody gets an answer within a second; on a busy machine it may be late once. Each time the bridge is a new one.
+    let answered = (0..3).any(|_| {
+        let result = chain.add(&eth0(&container)).unwrap();
+        let once = ["-6", "-c1", "-W1", &address_of(&result, false)];
+        let answered = uplink.run("ping", &once).code == 0;
+        chain.del(&eth0(&container)).unwrap();
+        answered
+    });
+    assert!(answered, "the host forwards, and asks for its neighbour at once");
 }
 
 #[test]
