@@ -326,16 +326,14 @@ pub fn gc<R: Resources>(request: &Request, collection: &Collection<'_>) -> Vec<F
             // First what is stale: it may be in the way of what is to be made again.
             let (listed, stale): (Vec<_>, Vec<_>) =
                 attachments.into_iter().partition(|attachment| collection.lists(attachment));
-            for attachment in stale {
-                let call = request.for_attachment(&attachment);
-                let mut host = Host::for_removal(&call, &attachment, plugin, None);
-                failures.extend(del::<R>(&mut host, |_| Vec::new()).err());
-            }
-            for attachment in listed {
-                let call = request.for_attachment(&attachment);
-                let mut host = Host::for_removal(&call, &attachment, plugin, None);
-                failures.extend(repair::<R>(&mut host).err());
-            }
+            let mut each = |attachments: Vec<Attachment>, work: fn(&mut Host<'_>) -> Result<(), Failure>| {
+                for attachment in attachments {
+                    let call = request.for_attachment(&attachment);
+                    failures.extend(work(&mut Host::for_removal(&call, &attachment, plugin, None)).err());
+                }
+            };
+            each(stale, |host| del::<R>(host, |_| Vec::new()));
+            each(listed, repair::<R>);
         }
         Err(error) => failures.push(error.into()),
     }

@@ -78,26 +78,11 @@ impl MacAddress {
 
     /// The link-local address that an interface has by it (RFC 4291, appendix A).
     pub fn link_local(&self) -> Ipv6Addr {
-        let [first, upper @ .., fourth, fifth, sixth] = self.0;
-        let [second, third] = upper;
-        Ipv6Addr::from([
-            0xfe,
-            0x80,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            first ^ 2,
-            second,
-            third,
-            0xff,
-            0xfe,
-            fourth,
-            fifth,
-            sixth,
-        ])
+        let [first, second, third, fourth, fifth, sixth] = self.0;
+        let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+        let identifier = [pair(first ^ 2, second), pair(third, 0xff), pair(0xfe, fourth), pair(fifth, sixth)];
+        let [one, two, three, four] = identifier;
+        Ipv6Addr::new(0xfe80, 0, 0, 0, one, two, three, four)
     }
 
     /// Whether an interface may have it: neither a group's nor all zeros (the kernel refuses both).

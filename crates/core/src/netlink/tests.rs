@@ -411,3 +411,10 @@ fn links_that_go_together_take_no_other_with_them() {
     netlink.delete_links(&leaving).unwrap();
     netlink.delete_links(&[]).unwrap();
 }
+
+#[test]
+fn a_link_local_address_follows_from_the_hardware_address() {
+    // The example of RFC 4291, appendix A, with an address of its kind.
+    let mac: MacAddress = "34:56:78:9a:bc:de".parse().unwrap();
+    assert_eq!(mac.link_local(), "fe80::3656:78ff:fe9a:bcde".parse::<std::net::Ipv6Addr>().unwrap());
+}
