@@ -81,7 +81,14 @@ impl Iptables {
         Ok(())
     }
 
+    /// Reads a table. One with nothing in it is looked at again: the nft variant prints that, and succeeds, where the kernel would not list the chains at
+    /// this moment, and what is in the table would be taken for gone.
     fn read(&self, place: Place) -> Result<Table, FirewallError> {
+        let table = self.look(place)?;
+        if table.is_bare() { self.look(place) } else { Ok(table) }
+    }
+
+    fn look(&self, place: Place) -> Result<Table, FirewallError> {
         let program = program::find(place.family.save(), &self.path)?;
         let text = program::run(&program, &["-t", place.table], "")?;
         Table::read(place.table, &text).map_err(|unreadable| {
