@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::{Link, LinkChange};
+use crate::netlink::{Link, LinkChange, Netlink};
 use crate::shared::Shared;
 
 mod backup;
@@ -232,9 +232,12 @@ fn same<T: PartialEq + std::fmt::Display>(
 
 /// A link on the host that must be there.
 fn host_link(host: &mut Host<'_>, name: &str) -> Result<Link, Error> {
-    host.netlink()?
-        .link(name)?
-        .ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
+    link_on_host(host.netlink()?, name)
+}
+
+/// As [`host_link`], for who has the host's socket and no call.
+fn link_on_host(netlink: &mut Netlink, name: &str) -> Result<Link, Error> {
+    netlink.link(name)?.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
 }
 
 /// A link in the container that must be there.

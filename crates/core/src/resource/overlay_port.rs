@@ -3,11 +3,11 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, same};
+use super::{Lifecycle, link_on_host, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{
-    Change, Entry, Fdb, FdbTarget, Link, LinkChange, MacAddress, Netlink, NetlinkError, PortSettings, Tables,
+    Change, Entry, Fdb, FdbTarget, LinkChange, MacAddress, Netlink, NetlinkError, PortSettings, Tables,
 };
 
 /// The host's end of a pair as a port that one hardware address is behind, and no other: the bridge has a static entry for it, learns nothing from
@@ -30,8 +30,8 @@ impl OverlayPort {
 
     /// Plugs the link in. Both links have to be there.
     pub fn plug_in(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        let bridge = on_host(netlink, &self.bridge)?;
-        let link = on_host(netlink, &self.link)?;
+        let bridge = link_on_host(netlink, self.bridge.as_str())?;
+        let link = link_on_host(netlink, self.link.as_str())?;
         let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
         netlink.change_link(link.index, &link.name, &change)?;
         let settings = PortSettings { learning: Some(false), locked: Some(true), ..PortSettings::default() };
@@ -48,7 +48,7 @@ impl OverlayPort {
 
     /// Succeeds if the link is plugged in, as [`OverlayPort::plug_in`] does it.
     pub fn verify_plugged_in(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        let link = on_host(netlink, &self.link)?;
+        let link = link_on_host(netlink, self.link.as_str())?;
         let Some(settings) = netlink.port(&self.link)? else {
             return same(|| format!("bridge of port {}", self.link), &self.bridge.as_str(), &"none");
         };
@@ -57,11 +57,6 @@ impl OverlayPort {
         let state = if present { "present" } else { "missing" };
         same(|| format!("entry for {} at port {}", self.mac, self.link), &"present", &state)
     }
-}
-
-fn on_host(netlink: &mut Netlink, name: &LinkName) -> Result<Link, Error> {
-    let missing = || Error::LinkMissing { name: name.to_string(), place: "on the host" };
-    netlink.link(name.as_str())?.ok_or_else(missing)
 }
 
 impl Lifecycle for OverlayPort {
