@@ -32,6 +32,7 @@ pub use error::{Error, Invalid, Reason};
 pub use live::{Live, Stepped};
 pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
 pub use node::{FORMAT, Listed, NodeRecord};
+pub use ports::PLUGIN;
 pub use program::{Purge, Report, apply, guard, program, reconcile, remove, survey, tunnel, verify};
 pub use source::{Flannel, State};
 pub use table::Table;

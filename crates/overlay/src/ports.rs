@@ -14,8 +14,8 @@ use ferrule_core::resource::OverlayPort;
 use crate::error::Error;
 use crate::view::View;
 
-/// Whose records these are.
-const PLUGIN: &str = "vxlan";
+/// The plugin that connects containers to overlays: whose records are read here.
+pub const PLUGIN: &str = "vxlan";
 
 ferrule_core::resources! {
     enum Kind { OverlayPort, BridgePort }

@@ -1,7 +1,7 @@
 //! Taking a network off this host.
 
 use ferrule_core::attachment;
-use ferrule_overlay::{NodeId, Settings, State, Vni, remove};
+use ferrule_overlay::{NodeId, PLUGIN, Settings, State, Vni, remove};
 use tracing::{info, warn};
 
 use crate::cli::RunOptions;
@@ -9,9 +9,6 @@ use crate::config::{self, Config};
 use crate::control::Claim;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
-
-/// Who connects containers to these networks.
-const PLUGIN: &str = "vxlan";
 
 /// Removes device, entries, firewall table and files of a network; where the options name etcd, this node's record and blocks as well. Does
 /// so only while no agent runs, which would put everything back.

@@ -31,7 +31,7 @@ use config::Config;
 use network::{HOST_LOCAL, Keeper, Network};
 use plan::Resource;
 
-const NAME: &str = "vxlan";
+const NAME: &str = ferrule_overlay::PLUGIN;
 
 /// How long the host's port may take until frames pass.
 const PORT_LIMIT: Duration = Duration::from_secs(5);
