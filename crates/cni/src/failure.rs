@@ -203,14 +203,26 @@ impl Failure {
         let mut document = Map::new();
         document.insert("cniVersion".to_owned(), version.as_str().into());
         document.insert("code".to_owned(), self.code.number().into());
-        // Runtimes log the message as one line.
-        document.insert("msg".to_owned(), self.message.replace(char::is_control, " ").into());
+        document.insert("msg".to_owned(), one_line(&self.message).into());
         let details = self.details();
         if !details.is_empty() {
             document.insert("details".to_owned(), details.into());
         }
         Value::Object(document)
     }
+}
+
+/// A message as runtimes log it: one line, of no more than a thousand characters. What makes one longer is a name or value of any length
+/// that it quotes, so what is left out is in the middle: what failed stands before it, and why behind it.
+fn one_line(message: &str) -> String {
+    const START: usize = 700;
+    const END: usize = 300;
+    let line = message.replace(char::is_control, " ");
+    let length = line.chars().count();
+    if length <= START + END {
+        return line;
+    }
+    line.chars().take(START).chain(" […] ".chars()).chain(line.chars().skip(length - END)).collect()
 }
 
 impl fmt::Display for Failure {

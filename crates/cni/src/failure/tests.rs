@@ -92,3 +92,21 @@ fn the_sources_of_an_error_become_details() {
     assert_eq!(failure.message(), "can't set the address");
     assert_eq!(failure.details(), "Permission denied");
 }
+
+/// A sysctl's key, a chain's name, a path: texts of any length are quoted in messages.
+#[test]
+fn a_message_is_one_line_of_bounded_length_that_keeps_its_start_and_end() {
+    let key = "ä".repeat(5000);
+    let failure =
+        Failure::new(Code::InvalidConfig, format!("invalid configuration: sysctl:\n{key:?}: no such key"));
+    let document = failure.document(SpecVersion::NEWEST);
+    let message = document["msg"].as_str().unwrap();
+    assert!(message.starts_with("invalid configuration: sysctl: \"ä"), "{message}");
+    assert!(message.ends_with("ä\": no such key"), "{message}");
+    assert!(message.contains(" […] "), "{message}");
+    assert_eq!(message.chars().count(), 1005);
+
+    let whole = "a".repeat(1000);
+    let failure = Failure::new(Code::InvalidConfig, whole.clone());
+    assert_eq!(failure.document(SpecVersion::NEWEST)["msg"], whole);
+}
