@@ -1,10 +1,14 @@
 //! The `loopback` plugin as a runtime runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+
 use serde_json::{Value, json};
 use testkit::{
-    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, failing, ip_json,
-    may_trace, ping, plugin_dir, reference_dir, skip, tool, workspace_dir,
+    Attachment, Container, Host, Output, Plugin, Runtime, Snapshot, documented_example, eventually, failing,
+    ip_json, may_trace, ping, plugin_dir, reference_dir, skip, tool, workspace_dir,
 };
 
 fn call(verb: &str, netns: &str, config: &Value) -> Output {
@@ -94,6 +98,83 @@ fn a_file_system_without_unnamed_files_will_do() {
         .run()
         .success();
     assert!(std::fs::metadata(format!("{directory}/lo")).unwrap().len() > 0, "no record");
+    call("DEL", path(&container), &config("1.1.0")).success();
+    before.assert_same(&Snapshot::take());
+}
+
+/// As in a container of containers: the user namespace has the container's network namespace, but not the one that the plugin is in.
+#[test]
+fn a_user_namespace_need_not_have_the_hosts_network() {
+    let _host = Host::new();
+    let sandbox = Sandbox(Command::new("unshare").args(["-Urn", "sleep", "60"]).spawn().unwrap());
+    let id = sandbox.0.id();
+    let netns = format!("/proc/{id}/ns/net");
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    eventually("a user namespace", || {
+        let other = std::fs::read_link(&netns).ok().filter(|other| *other != own);
+        let mapped = std::fs::read_to_string(format!("/proc/{}/uid_map", id)).ok();
+        other.zip(mapped.filter(|map| !map.is_empty()))
+    });
+    let nsenter = format!(
+        "#!/bin/sh\nexec nsenter -t {} -U --preserve-credentials {}/loopback\n",
+        id,
+        plugin_dir().display()
+    );
+    std::fs::write("/run/loopback", nsenter).unwrap();
+    std::fs::set_permissions("/run/loopback", Permissions::from_mode(0o755)).unwrap();
+    let call = |verb: &str| {
+        let call =
+            Plugin::at("/run/loopback").verb(verb).attachment("c1", &netns, "lo").path(&[plugin_dir()]);
+        call.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").config(&config("1.1.0")).run()
+    };
+    let flags = || {
+        tool(
+            "nsenter",
+            &["-t", &id.to_string(), "-U", "-n", "--preserve-credentials", "ip", "link", "show", "lo"],
+        )
+    };
+    call("ADD").success();
+    assert!(flags().contains("UP"), "{}", flags());
+    call("CHECK").success();
+    call("DEL").success();
+    assert!(!flags().contains("UP"), "{}", flags());
+}
+
+/// A process that ends with the test.
+struct Sandbox(Child);
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// The way back out of the container's namespace, the third call, fails.
+#[test]
+fn a_plugin_comes_back_from_the_container_or_ends() {
+    let host = Host::new();
+    if !may_trace() {
+        skip!("ptrace(2) is not permitted here");
+    }
+    let container = host.container("c1");
+    let before = Snapshot::take();
+    let add = |when: &str| {
+        failing("loopback", &["-e", &format!("inject=setns:error=ENOMEM:when={when}")])
+            .verb("ADD")
+            .attachment("c1", path(&container), "lo")
+            .path(&[plugin_dir()])
+            .config(&config("1.1.0"))
+            .run()
+    };
+    add("3").success();
+    call("DEL", path(&container), &config("1.1.0")).success();
+    before.assert_same(&Snapshot::take());
+
+    let output = add("3+");
+    assert!(!output.succeeded());
+    let wanted = format!("can't come back from network namespace {}; run DEL to clean up", path(&container));
+    assert!(output.stderr.contains(&wanted), "{}", output.stderr);
     call("DEL", path(&container), &config("1.1.0")).success();
     before.assert_same(&Snapshot::take());
 }
