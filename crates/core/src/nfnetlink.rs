@@ -11,6 +11,7 @@ mod farewell;
 mod socket;
 
 pub(crate) use attribute::{Attributes, be16, be32, be64, find, ip, ne32, parse, text};
+pub(crate) use farewell::leave;
 #[cfg(fuzzing)]
 pub(crate) use socket::messages;
 pub(crate) use socket::{ATTEMPTS, Answer, Kind, Message, Received, Refusal, Socket};

@@ -8,11 +8,24 @@
 //! So the last reference to the socket is not ours: it travels in a message on a Unix socket that waits to be received by itself.
 //! That is a cycle, which the kernel's collector of such sockets (`unix(7)`, `net/unix/garbage.c`) takes apart as soon as nobody else holds it. Since
 //! Linux 6.9 it does so by itself, after we have gone on; before that, closing waits as it always did.
+//!
+//! The collector starts when any Unix socket of the host is closed. While it waits in our stead, it holds the mutex of `nf_tables`, which the deletion
+//! of a link needs (`nf_tables_netdev_event`). So a plugin whose successor in a DEL deletes a link has it start later: [`leave`].
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+
+/// Whether closing is left to others.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Leaves the netfilter sockets that this process closes from here on to whoever closes a Unix socket next: at the latest, a plugin that has
+/// deleted its link or made something, when it closes its own.
+pub(crate) fn leave() {
+    LEFT.store(true, Ordering::Relaxed);
+}
 
 /// A message under way to nobody. To be dropped after the socket that it carries; then the kernel has the last reference.
 #[derive(Debug)]
@@ -32,8 +45,10 @@ impl Farewell {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )
         .ok()?;
-        let travellers = [addressee.as_raw_fd(), socket.as_fd().as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&travellers)];
+        // With the sender on its way as well, no Unix socket is closed here at all.
+        let travellers = [socket.as_fd().as_raw_fd(), addressee.as_raw_fd(), sender.as_raw_fd()];
+        let count = if LEFT.load(Ordering::Relaxed) { 3 } else { 2 };
+        let control = [ControlMessage::ScmRights(&travellers[..count])];
         sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(b"-")], &control, MsgFlags::empty(), None).ok()?;
         Some(Self { _addressee: addressee, _sender: sender })
     }
@@ -42,6 +57,7 @@ impl Farewell {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixDatagram;
     use std::thread::sleep;
     use std::time::{Duration, Instant};
 
@@ -51,6 +67,13 @@ mod tests {
     fn sockets() -> usize {
         let listing = fs::read_to_string("/proc/net/netlink").unwrap();
         listing.lines().filter(|line| line.split_whitespace().nth(1) == Some("12")).count()
+    }
+
+    fn gone_by(deadline: Instant, before: usize) {
+        while sockets() > before {
+            assert!(Instant::now() < deadline, "{} sockets are left", sockets() - before);
+            sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]
@@ -63,9 +86,18 @@ mod tests {
         for _ in 0..200 {
             drop(Socket::open(deadline).unwrap());
         }
-        while sockets() > before {
-            assert!(Instant::now() < deadline, "{} sockets are left", sockets() - before);
-            sleep(Duration::from_millis(5));
+        gone_by(deadline, before);
+    }
+
+    #[test]
+    fn what_is_left_to_others_goes_when_a_unix_socket_is_closed() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let before = sockets();
+        super::leave();
+        for _ in 0..20 {
+            drop(Socket::open(deadline).unwrap());
         }
+        drop(UnixDatagram::unbound().unwrap());
+        gone_by(deadline, before);
     }
 }
