@@ -30,6 +30,12 @@ pub enum FirewallError {
         /// Where.
         backend: &'static str,
     },
+    /// A program said that it had made something, and it is not there.
+    #[error("iptables-restore succeeded, and {what} is still missing")]
+    Ineffective {
+        /// The change.
+        what: String,
+    },
     /// An entry that this backend can't express.
     #[error("the {backend} backend can't do {what}")]
     Unsupported {
@@ -149,6 +155,7 @@ impl FirewallError {
             | Self::Program { .. }
             | Self::TimedOut { .. }
             | Self::Incompatible { .. }
+            | Self::Ineffective { .. }
             | Self::Output { .. } => Code::Kernel,
         }
     }
@@ -161,6 +168,9 @@ impl FirewallError {
             }
             Self::Missing { .. } => {
                 "somebody has changed the firewall; run DEL, then ADD, to set the attachment up again"
+            }
+            Self::Ineffective { .. } => {
+                "something else removes it, or iptables can't make it; the nftables backend needs no iptables"
             }
             Self::Unsupported { .. } => "choose another backend",
             Self::Run { .. } | Self::ProgramMissing { .. } => {

@@ -112,7 +112,38 @@ in_both_variants! {
         assert_same("", &testkit::nft_text());
     }
 
-    /// One read, one write; no write where there is nothing to do. A table with nothing in it is read twice.
+    /// As iptables does where the kernel fails its question about the versions of an extension.
+    fn a_rule_that_was_made_wrong_is_made_again(tables: &Tables) {
+        let wrong = "[ -e /run/once ] && exec $REAL \"$@\"; touch /run/once; sed 's/-j DNAT --to-destination .*/-j DNAT --to-destination 3.0.0.0-3.0.0.1/' | $REAL \"$@\"";
+        replace(tables, "iptables-restore", wrong);
+        let mut backend = tables.backend();
+        backend.ensure(&owner("blue/c1/eth0"), &ports()).unwrap();
+        let rules = tables.dump();
+        assert!(!rules.contains("3.0.0.0") && rules.contains("--to-destination 10.1.0.5:80"), "{rules}");
+        backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
+        assert!(tables.dump().is_empty(), "{}", tables.dump());
+    }
+
+    fn a_rule_that_cannot_be_made_is_an_error(tables: &Tables) {
+        replace(tables, "iptables-restore", "sed '/-j DNAT/d' | $REAL \"$@\"");
+        let error = tables.backend().ensure(&owner("blue/c1/eth0"), &ports()).unwrap_err();
+        assert!(matches!(error, FirewallError::Ineffective { .. }), "{error}");
+        assert!(error.to_string().contains("-j DNAT --to-destination 10.1.0.5:80"), "{error}");
+    }
+
+    /// Of a rule that says one thing and is another, iptables finds no match.
+    fn a_rule_that_is_not_what_it_says_is_deleted_by_number(tables: &Tables) {
+        let mut backend = tables.backend();
+        backend.ensure(&owner("blue/c1/eth0"), &ports()).unwrap();
+        backend.ensure(&owner("blue/c2/eth0"), &[masquerade("10.1.0.6/16", &[])]).unwrap();
+        let unmatched = "cat > /run/changes; grep -q -e '-D CNI-DN.* -j DNAT' /run/changes && echo 'Bad rule' >&2 && exit 1; $REAL \"$@\" < /run/changes";
+        replace(tables, "iptables-restore", unmatched);
+        backend.remove(&owner("blue/c1/eth0"), &ports()).unwrap();
+        let rules = tables.dump();
+        assert!(!rules.contains("10.1.0.5") && rules.contains("10.1.0.6"), "{rules}");
+    }
+
+    /// One read, one write, and a look at it; no write where there is nothing to do. A table with nothing in it is read twice.
     fn programs_are_run_as_seldom_as_can_be(tables: &Tables) {
         for program in ["iptables-save", "iptables-restore"] {
             replace(tables, program, "echo \"${0##*/}\" >> /run/calls; exec $REAL \"$@\"");
@@ -125,14 +156,14 @@ in_both_variants! {
         let (first, second) = (owner("blue/c1/eth0"), owner("blue/c2/eth0"));
         let mut backend = tables.backend();
         backend.ensure(&first, &ports()).unwrap();
-        assert_eq!(calls(), "save save restore");
+        assert_eq!(calls(), "save save restore save");
         backend.ensure(&first, &ports()).unwrap();
         assert_eq!(calls(), "save");
         backend.verify(&first, &ports()).unwrap();
         assert_eq!(calls(), "save");
         let entries = [masquerade("10.1.0.6/16", &[])];
         backend.ensure(&second, &entries).unwrap();
-        assert_eq!(calls(), "save restore");
+        assert_eq!(calls(), "save restore save");
         backend.remove(&second, &entries).unwrap();
         assert_eq!(calls(), "save restore");
         backend.remove(&first, &ports()).unwrap();

@@ -25,7 +25,7 @@ pub(crate) use forward::CNI_FORWARD as FORWARD_CHAIN;
 
 use family::Family;
 use publish::Purpose;
-use table::{Table, Unreadable};
+use table::{Changes, Table, Unreadable};
 
 use super::{Entry, Firewall, FirewallError, Forward, Isolate, Role};
 use crate::attachment::Collection;
@@ -120,41 +120,60 @@ impl Iptables {
     }
 
     /// Reads the tables, plans, and makes the changes: all or none in each family. Plans anew where the tables changed in between.
+    /// Returns whether there was anything to change.
     fn change(
         &self,
         places: &[Place],
         plan: impl Fn(Family, &mut Table) -> Result<(), FirewallError>,
-    ) -> Result<(), FirewallError> {
-        let mut last: Option<(Vec<(Family, String)>, FirewallError)> = None;
+    ) -> Result<bool, FirewallError> {
+        let mut last: Option<(Vec<(Family, Changes)>, FirewallError)> = None;
+        let mut by_number = false;
         for _ in 0..ATTEMPTS {
-            let mut blocks: Vec<(Family, String)> = Vec::new();
-            for (family, mut table) in self.read_all(places)? {
-                plan(family, &mut table)?;
-                if !table.is_changed() {
-                    continue;
-                }
-                let block = table.changes().map_err(|word| FirewallError::Unwritable { word })?;
-                match blocks.iter_mut().find(|(of, _)| *of == family) {
-                    Some((_, text)) => text.push_str(&block),
-                    None => blocks.push((family, block)),
-                }
+            let changes = self.plan(places, &plan)?;
+            if changes.is_empty() {
+                return Ok(last.is_some());
             }
-            if let Some((tried, error)) = last
-                && tried == blocks
+            if let Some((tried, error)) = last.take()
+                && tried == changes
             {
-                return Err(error); // nothing changed under us: it is the change itself that is refused
+                // Nothing changed under us: it is the change itself that is refused.
+                if by_number || changes.iter().all(|(_, changes)| changes.numbered == changes.text) {
+                    return Err(error);
+                }
+                // A rule that is not what it says it is.
+                by_number = true;
             }
-            let results = side_by_side(&blocks, |(family, text)| self.write(*family, text));
+            let results = side_by_side(&changes, |(family, changes)| {
+                self.write(*family, if by_number { &changes.numbered } else { &changes.text })
+            });
             match results.into_iter().find_map(Result::err) {
-                None => return Ok(()),
-                Some(error @ FirewallError::Program { .. }) => last = Some((blocks, error)),
+                None => return Ok(true),
+                Some(error @ FirewallError::Program { .. }) => last = Some((changes, error)),
                 Some(error) => return Err(error),
             }
         }
-        match last {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
+        last.map_or(Ok(true), |(_, error)| Err(error))
+    }
+
+    /// Reads the tables, and plans: what is to be changed in each family, if anything.
+    fn plan(
+        &self,
+        places: &[Place],
+        plan: impl Fn(Family, &mut Table) -> Result<(), FirewallError>,
+    ) -> Result<Vec<(Family, Changes)>, FirewallError> {
+        let mut all: Vec<(Family, Changes)> = Vec::new();
+        for (family, mut table) in self.read_all(places)? {
+            plan(family, &mut table)?;
+            if !table.is_changed() {
+                continue;
+            }
+            let changes = table.changes().map_err(|word| FirewallError::Unwritable { word })?;
+            match all.iter_mut().find(|(of, _)| *of == family) {
+                Some((_, before)) => before.extend(&changes),
+                None => all.push((family, changes)),
+            }
         }
+        Ok(all)
     }
 
     fn write(&self, family: Family, text: &str) -> Result<(), FirewallError> {
@@ -399,7 +418,20 @@ impl Firewall for Iptables {
         let places = places(entries)?;
         alone(|| {
             self.register(owner, entries)?;
-            self.change(&places, |family, table| plan(Purpose::Make, owner, entries, family, table))
+            // Read again: `iptables-restore` has been seen to succeed with a rule that nobody asked for, when the kernel had no memory to tell it which versions
+            // of an extension there are.
+            let mut missing = String::new();
+            for _ in 0..2 {
+                let make = |family, table: &mut Table| plan(Purpose::Make, owner, entries, family, table);
+                if !self.change(&places, make)? {
+                    return Ok(());
+                }
+                match self.verify(owner, entries) {
+                    Err(FirewallError::Missing { what, .. }) => missing = what,
+                    other => return other,
+                }
+            }
+            Err(FirewallError::Ineffective { what: missing })
         })
     }
 
@@ -422,6 +454,7 @@ impl Firewall for Iptables {
                 remove(owner, &unused, family, table);
                 Ok(())
             })
+            .map(drop)
         })
     }
 
@@ -442,6 +475,7 @@ impl Firewall for Iptables {
                 }
                 Ok(())
             })
+            .map(drop)
         })
     }
 
@@ -456,6 +490,7 @@ impl Firewall for Iptables {
                 }
                 Ok(())
             })
+            .map(drop)
         })
     }
 }

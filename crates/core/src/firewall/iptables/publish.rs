@@ -77,7 +77,15 @@ pub(super) fn ensure(table: &mut Table, family: Family, owner: &Owner, entry: &P
         let positions: Vec<_> = wanted.iter().map(|rule| table.position(&chain, rule)).collect();
         // DNAT ends the walk through the chain, so marks behind it would do nothing.
         if positions.iter().any(Option::is_none) || !positions.is_sorted() {
-            table.delete(&chain, |rule| wanted.iter().any(|other| other.is(rule)));
+            // Also one that leads the port to where nobody can say: it would be met before ours.
+            let unreadable = |rule: &Rule| {
+                rule.target() == Some("DNAT")
+                    && Published::of(rule).is_none()
+                    && Ports::of(rule).is_some_and(|ports| {
+                        ports.protocol == mapping.protocol && ports.covers(mapping.host_port)
+                    })
+            };
+            table.delete(&chain, |rule| unreadable(rule) || wanted.iter().any(|other| other.is(rule)));
             for rule in wanted {
                 table.append(&chain, rule);
             }

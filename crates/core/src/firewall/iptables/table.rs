@@ -10,8 +10,26 @@ use super::rule::Rule;
 pub(super) struct Table {
     name: &'static str,
     chains: BTreeMap<String, Vec<Rule>>,
-    lines: Vec<String>,
+    lines: Vec<Line>,
     unwritable: Option<String>,
+}
+
+/// A change.
+#[derive(Debug, Clone)]
+struct Line {
+    /// A rule is deleted by its own words.
+    text: String,
+    /// It is deleted by its number in the chain.
+    numbered: Option<String>,
+}
+
+/// The changes of a table, for `iptables-restore --noflush`, which makes all of them or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// With rules to be deleted by their own words: what somebody else does to the chain meanwhile does no harm.
+    pub(super) text: String,
+    /// By their numbers: also those whose words do not say what they are.
+    pub(super) numbered: String,
 }
 
 /// Output of `iptables-save` that is not the table.
@@ -21,6 +39,14 @@ pub(super) enum Unreadable {
     Incompatible,
     /// A line that is none of the format.
     Line(String),
+}
+
+impl Changes {
+    /// Those of one more table.
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.text.push_str(&other.text);
+        self.numbered.push_str(&other.numbered);
+    }
 }
 
 impl Table {
@@ -68,18 +94,26 @@ impl Table {
         !self.lines.is_empty()
     }
 
-    /// The first change, as a line of `iptables-restore`.
+    /// The first change, as a line of `iptables-restore`: what is missing, rather than what only moves or is in the way.
     pub(super) fn first_change(&self) -> Option<&str> {
-        self.lines.first().map(String::as_str)
+        let lines = || self.lines.iter().map(|line| line.text.as_str());
+        let moves = |line: &str| lines().any(|other| other.starts_with("-D") && other[2..] == line[2..]);
+        lines().find(|line| !line.starts_with("-D") && !moves(line)).or_else(|| lines().next())
     }
 
-    /// The changes as a block for `iptables-restore --noflush`, which makes all of them or none.
-    /// Error: a word that can't be written.
-    pub(super) fn changes(&self) -> Result<String, String> {
+    /// The changes. Error: a word that can't be written.
+    pub(super) fn changes(&self) -> Result<Changes, String> {
         if let Some(word) = &self.unwritable {
             return Err(word.clone());
         }
-        Ok(format!("*{}\n{}\nCOMMIT\n", self.name, self.lines.join("\n")))
+        let block = |line: fn(&Line) -> &str| {
+            let lines: Vec<&str> = self.lines.iter().map(line).collect();
+            format!("*{}\n{}\nCOMMIT\n", self.name, lines.join("\n"))
+        };
+        Ok(Changes {
+            text: block(|line| &line.text),
+            numbered: block(|line| line.numbered.as_ref().unwrap_or(&line.text)),
+        })
     }
 
     /// Whether the chain is there.
@@ -113,10 +147,17 @@ impl Table {
     }
 
     fn write(&mut self, command: &str, chain: &str, rule: Option<&Rule>) {
+        self.write_numbered(command, chain, rule, None);
+    }
+
+    fn write_numbered(&mut self, command: &str, chain: &str, rule: Option<&Rule>, number: Option<usize>) {
         let words = rule.map_or(&[][..], Rule::words);
         let line = Rule::new([command, chain]).with(words.iter().cloned());
         match line.line() {
-            Some(line) => self.lines.push(line),
+            Some(text) => {
+                let numbered = number.map(|number| format!("{command} {chain} {number}"));
+                self.lines.push(Line { text, numbered });
+            }
             None => self.unwritable = Some(line.words().join(" ")),
         }
     }
@@ -155,15 +196,22 @@ impl Table {
         }
     }
 
-    /// Deletes the rules of a chain for which `unwanted` holds, each by its own words. Returns whether there were any.
+    /// Deletes the rules of a chain for which `unwanted` holds. Returns whether there were any.
     pub(super) fn delete(&mut self, chain: &str, mut unwanted: impl FnMut(&Rule) -> bool) -> bool {
         let Some(rules) = self.chains.get_mut(chain).map(std::mem::take) else { return false };
-        let (gone, kept): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| unwanted(rule));
-        for rule in &gone {
-            self.write("-D", chain, Some(rule));
+        let count = rules.len();
+        let mut kept = Vec::with_capacity(count);
+        for rule in rules {
+            if unwanted(&rule) {
+                // What was before it and is to go is gone by then.
+                self.write_numbered("-D", chain, Some(&rule), Some(kept.len() + 1));
+            } else {
+                kept.push(rule);
+            }
         }
+        let any = kept.len() < count;
         self.chains.insert(chain.to_owned(), kept);
-        !gone.is_empty()
+        any
     }
 
     /// Empties and deletes a chain that no rule leads to any more; leaves any other. Should a rule have come to lead to it since the
@@ -205,6 +253,26 @@ mod tests {
     }
 
     #[test]
+    fn rules_can_be_deleted_by_number() {
+        let rules = ["1", "2", "3", "4"].map(|number| format!("-A CNI-X -s 10.1.0.{number}/32 -j ACCEPT\n"));
+        let mut table =
+            Table::read("nat", &SAVED.replace("COMMIT\n", &format!("{}COMMIT\n", rules.concat()))).unwrap();
+        table.prepend("CNI-X", Rule::new(["-s", "10.1.0.0"]).jump("ACCEPT"));
+        assert!(table.delete("CNI-X", |rule| {
+            ["10.1.0.1/32", "10.1.0.4/32"].iter().any(|word| rule.words().contains(&(*word).to_owned()))
+        }));
+        let changes = table.changes().unwrap();
+        assert_eq!(
+            changes.text,
+            "*nat\n-I CNI-X -s 10.1.0.0 -j ACCEPT\n-D CNI-X -s 10.1.0.1/32 -j ACCEPT\n-D CNI-X -s 10.1.0.4/32 -j ACCEPT\nCOMMIT\n"
+        );
+        assert_eq!(
+            changes.numbered,
+            "*nat\n-I CNI-X -s 10.1.0.0 -j ACCEPT\n-D CNI-X 2\n-D CNI-X 4\nCOMMIT\n"
+        );
+    }
+
+    #[test]
     fn a_chain_that_is_led_to_stays() {
         let mut table = Table::read("nat", SAVED).unwrap();
         table.delete_chain("CNI-X");
@@ -212,7 +280,7 @@ mod tests {
         assert!(table.delete("POSTROUTING", |rule| rule.target() == Some("CNI-X")));
         table.delete_chain("CNI-X");
         assert_eq!(
-            table.changes().unwrap(),
+            table.changes().unwrap().text,
             "*nat\n-D POSTROUTING -s 10.1.0.5/32 -m comment --comment \"name: \\\"n\\\" id: \\\"c\\\"\" -j CNI-X\n-X CNI-X\nCOMMIT\n"
         );
     }
