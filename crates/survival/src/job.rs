@@ -97,8 +97,8 @@ pub(crate) enum Job {
     Calls(Sweep),
     /// Try points.
     Sweep(Sweep, Vec<Point>),
-    /// Many calls at once.
-    Storm(String, usize),
+    /// So many containers at once, and their network.
+    Storm(String, String, usize),
     /// Many life cycles.
     Churn(usize),
     /// A damaged host, and its network.
@@ -110,8 +110,8 @@ impl Job {
     pub(crate) fn network(&self) -> &str {
         match self {
             Self::Calls(sweep) | Self::Sweep(sweep, _) => &sweep.network,
-            Self::Damage(_, network) => network,
-            Self::Storm(..) | Self::Churn(_) => "chain",
+            Self::Damage(_, network) | Self::Storm(_, network, _) => network,
+            Self::Churn(_) => "chain",
         }
     }
 
@@ -123,7 +123,8 @@ impl Job {
                 let what = if points.iter().any(|point| point.error.is_some()) { "error" } else { "kill" };
                 format!("{what} {} {} ({})", sweep.plugin, sweep.verb, sweep.network)
             }
-            Self::Storm(name, _) => format!("storm: {name}"),
+            Self::Storm(name, network, _) if network == "chain" => format!("storm: {name}"),
+            Self::Storm(name, network, _) => format!("storm: {name} ({network})"),
             Self::Churn(_) => "churn".to_owned(),
             Self::Damage(name, network) if network == "chain" => format!("damage: {name}"),
             Self::Damage(name, network) => format!("damage: {name} ({network})"),

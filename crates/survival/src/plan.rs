@@ -136,7 +136,14 @@ impl Plan {
             return Vec::new();
         }
         let (size, cycles) = if self.form.short { (50, 100) } else { (200, 10_000) };
-        let storms = STORMS.iter().map(|(name, part)| Job::Storm((*name).to_owned(), size / part));
+        let networks = if self.form.short { &["chain"][..] } else { &["chain", "dual", "iptables"] };
+        let storms = networks.iter().flat_map(|network| {
+            // Each call starts programs there, which wait for each other.
+            let size = if *network == "iptables" { size / 4 } else { size };
+            STORMS
+                .iter()
+                .map(move |(name, part)| Job::Storm((*name).to_owned(), (*network).to_owned(), size / part))
+        });
         let damage = damage::CASES.iter().flat_map(|(case, networks)| {
             networks.iter().map(|network| Job::Damage((*case).to_owned(), (*network).to_owned()))
         });

@@ -9,7 +9,6 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::job::{Failure, Verb};
-use crate::networks;
 use crate::world::{Chain, Guest, World};
 
 /// The storms, and by how much each is smaller than the first.
@@ -133,7 +132,7 @@ fn same_container(world: &World, mut guests: Vec<Guest>) -> Result<usize, Failur
 
 /// Two networks share a bridge: what one of them leaves, the other still needs.
 fn two_networks(world: &World, mut guests: Vec<Guest>) -> Result<usize, Failure> {
-    let mut other = networks::named("chain");
+    let mut other = world.network.clone();
     other.list["name"] = json!("other");
     other.list["plugins"][0]["ipam"]["ranges"] = json!([[{ "subnet": "fd00:99::/64" }]]);
     let other = world.with(other);

@@ -42,7 +42,7 @@ fn attempt(world: &World, job: &Job, say: &mut impl FnMut(Event)) -> Result<(), 
             Ok(())
         }
         Job::Sweep(sweep, points) => sweep::points(world, sweep, points, say),
-        Job::Storm(name, size) => {
+        Job::Storm(name, _, size) => {
             let points = storm::run(world, name, *size)?;
             say(Event::Tried { point: name.clone(), points, missed: false, message: None, failure: None });
             Ok(())
