@@ -161,7 +161,7 @@ impl Actual {
 }
 
 /// Whether a route with our protocol number is this network's rather than that of another overlay on this host.
-fn is_of(links: &Links, route: &PrefixRoute) -> bool {
+pub(crate) fn is_of(links: &Links, route: &PrefixRoute) -> bool {
     match route.way {
         Way::Nexthop(id) => nexthop_window(links.mark).contains(&id),
         Way::Gateway { link, .. } => link == links.device || route.metric == links.mark,

@@ -107,6 +107,12 @@ pub enum Reason {
         /// The link.
         link: LinkName,
     },
+    /// A block of another node that this host has a route to already, which is somebody else's.
+    #[error("this host has a route to it that is not of this network: {way}")]
+    Routed {
+        /// Which way it goes.
+        way: String,
+    },
     /// Two nodes whose tunnel ends would have the same hardware address.
     #[error("its tunnel end would have the hardware address {mac}, which is that of node {node} at {other}")]
     SameMac {
@@ -236,6 +242,20 @@ pub enum Reason {
     /// A group address was expected.
     #[error("it is not a multicast address")]
     NotMulticast,
+}
+
+impl Reason {
+    /// What to do, where the reason itself does not say it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::ContainsOwn { .. } => "give the node another block, or that link other addresses",
+            Self::Routed { .. } => "give the node another block, or remove that route",
+            Self::SameMac { .. } => {
+                "hardware addresses are computed from the network's and the node's name: rename one of the two nodes"
+            }
+            _ => return None,
+        })
+    }
 }
 
 fn list(addresses: &[IpAddr]) -> String {
@@ -409,7 +429,11 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Invalid(invalid) => {
-                Self::new(Code::InvalidConfig, format!("invalid configuration: {invalid}"))
+                let failure = Self::new(Code::InvalidConfig, format!("invalid configuration: {invalid}"));
+                match invalid.reason.hint() {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
             }
             Error::Netlink(error) => error.into(),
             Error::Core(error) => error.into(),

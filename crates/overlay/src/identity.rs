@@ -34,24 +34,6 @@ pub struct OwnAddress {
     pub mtu: u32,
 }
 
-/// Fails if another node's block has an address of this host in it: the route to the block would take the place of that link's, and nobody else's
-/// route is worth less than a list.
-pub fn refuse_blocks_of_this_host(
-    nodes: &[Listed],
-    node: &NodeId,
-    own: &[OwnAddress],
-) -> Result<(), Invalid> {
-    for listed in nodes.iter().filter(|listed| listed.record.node != *node) {
-        for (index, block) in listed.record.blocks.iter().enumerate() {
-            if let Some(own) = own.iter().find(|own| block.contains(own.address)) {
-                let reason = Reason::ContainsOwn { address: own.address, link: own.interface.clone() };
-                return Err(Invalid::new(&format!("{}.blocks[{index}]", listed.path), block, reason));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The addresses of this host's links, of the families given, without link-local IPv6 ones: no peer is reached at those, and a host has one for
 /// each container.
 pub fn own_addresses(netlink: &mut Netlink, families: &[Family]) -> Result<Vec<OwnAddress>, Error> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ferrule_overlay::{Invalid, Listed, Live, NodeId, NodeRecord, State, Underlay, View, identity};
+use ferrule_overlay::{Invalid, Listed, Live, NodeId, NodeRecord, State, Underlay, View, identity, occupied};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{Instant, sleep_until};
@@ -285,7 +285,9 @@ impl Agent {
         // Before the first list there is nothing to compose, and after a start beside a running device it is not yet time. What could not be
         // composed may have lacked this address.
         let composable = self.live.is_some() || self.report.is_misfit();
-        if (noticed.addresses || noticed.overflow) && composable {
+        // A route that was in the way is of interest only while something is refused.
+        let freed = noticed.freed && (self.report.is_misfit() || self.report.has_refused());
+        if (noticed.addresses || noticed.overflow || freed) && composable {
             self.compose_at = Some(self.compose_at.map_or(soon, |due| due.min(soon)));
         }
         if noticed.addresses && self.live.is_none() {
@@ -400,7 +402,9 @@ impl Agent {
                 |listed: &&Listed| self.config.node.as_ref().is_none_or(|name| *name == listed.record.node);
             let candidates: Vec<Listed> = nodes.iter().filter(named).cloned().collect();
             let (node, underlay) = identity::recognise(&candidates, transport, &self.config.hint, own)?;
-            identity::refuse_blocks_of_this_host(&nodes, &node, own)?;
+            if let Some((_, invalid)) = occupied(&settings, &nodes, &node, own)?.into_iter().next() {
+                return Err(invalid.into());
+            }
             let underlay = kernel::along_paths(underlay, &nodes)?;
             let view = View::new(settings, underlay, &node, nodes)?;
             return Ok(Some((view, Vec::new())));
@@ -413,12 +417,12 @@ impl Agent {
                 .with_epoch(record.epoch);
         let node = record.node.clone();
         let mut nodes = vec![Listed { path: "this node".to_owned(), record }];
+        nodes.extend(self.membership.listed().filter(|listed| listed.record.node != node).cloned());
         let mut refused = Vec::new();
-        for listed in self.membership.listed().filter(|listed| listed.record.node != node) {
-            match identity::refuse_blocks_of_this_host(std::slice::from_ref(listed), &node, own) {
-                Ok(()) => nodes.push(listed.clone()),
-                Err(invalid) => refused.push(invalid),
-            }
+        // From behind, so that the places of the others stay what they are.
+        for (place, invalid) in occupied(&settings, &nodes, &node, own)?.into_iter().rev() {
+            nodes.remove(place);
+            refused.insert(0, invalid);
         }
         let family = View::transport(&settings, &nodes);
         let missing =

@@ -44,6 +44,8 @@ pub struct Noticed {
     pub concerns: bool,
     /// An address or a link, whosever: the underlay may be another.
     pub addresses: bool,
+    /// A route has gone that is not of an overlay: what was refused because of it may be possible now.
+    pub freed: bool,
     /// Notifications were lost.
     pub overflow: bool,
 }
@@ -52,6 +54,7 @@ impl Noticed {
     fn add(&mut self, other: Self) {
         self.concerns |= other.concerns;
         self.addresses |= other.addresses;
+        self.freed |= other.freed;
         self.overflow |= other.overflow;
     }
 
@@ -230,7 +233,8 @@ fn judge(kind: u16, content: &[u8], scope: Scope) -> Noticed {
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => byte(2) == scope.protocol,
         _ => false,
     };
-    Noticed { concerns, addresses: matches!(kind, RTM_NEWLINK..=RTM_DELADDR), overflow: false }
+    let addresses = matches!(kind, RTM_NEWLINK..=RTM_DELADDR);
+    Noticed { concerns, addresses, freed: kind == RTM_DELROUTE && !concerns, overflow: false }
 }
 
 #[cfg(test)]
@@ -276,7 +280,10 @@ mod tests {
     #[test]
     fn routes_of_other_daemons_are_passed_over() {
         assert!(judge(RTM_DELROUTE, &[2, 24, 0, 0, 254, 99, 0, 1], SCOPE).concerns);
-        assert!(judge(RTM_DELROUTE, &[2, 24, 0, 0, 254, 3, 0, 1], SCOPE).is_nothing());
+        let foreign = |kind| judge(kind, &[2, 24, 0, 0, 254, 3, 0, 1], SCOPE);
+        assert!(foreign(RTM_NEWROUTE).is_nothing());
+        let gone = foreign(RTM_DELROUTE);
+        assert!(gone.freed && !gone.concerns && !gone.addresses);
         assert!(judge(RTM_DELNEXTHOP, &[2, 0, 99, 0, 0, 0, 0, 0], SCOPE).concerns);
     }
 

@@ -34,7 +34,7 @@ pub use bridge::{BridgeSettings, PortSettings, Vlan, VlanRange};
 pub use connection::Netlink;
 pub use entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, NexthopKind, PrefixRoute, Way, is_echo};
 pub use link::{Link, LinkChange, MacAddress, MacError, VethPairSpec};
-pub use path::Path;
+pub use path::{Path, Standing};
 pub use route::RouteEntry;
 pub use tables::{Refusal, Tables};
 pub use vxlan::VxlanSettings;

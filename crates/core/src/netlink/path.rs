@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::NetlinkError;
+use cni::Cidr;
+use nix::errno::Errno;
+
 use super::entry::wire::{GET, RTM_NEWROUTE};
 use super::message::{hops, number};
-use super::tables::{NLMSG_ERROR, Tables, message};
-use crate::nfnetlink::{ne32, parse};
+use super::tables::{NLMSG_ERROR, Tables, message, refusal};
+use super::{NetlinkError, PrefixRoute};
+use crate::nfnetlink::{ip, ne32, parse};
 
 /// How many requests go in one message: their answers fit the smallest usual receive buffer.
 const CHUNK: usize = 64;
@@ -18,6 +21,7 @@ const FIB_MATCH: u32 = 0x2000;
 const RTMSG: usize = 12;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTAX_MTU: u16 = 2;
@@ -31,12 +35,77 @@ pub struct Path {
     pub mtu: Option<u32>,
 }
 
+/// A route to a network, and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The route.
+    pub route: PrefixRoute,
+    /// Index of the link that it leaves through, the first of several; `None` if it leads nowhere.
+    pub link: Option<u32>,
+    /// The gateway, where there is one.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What the kernel said to a question.
+enum Answer<T> {
+    Found(T),
+    /// There is no such route.
+    Nothing,
+    /// There is one that leads nowhere; of IPv4, the kernel does not say which.
+    Refused,
+}
+
+impl<T> Answer<T> {
+    fn found(self) -> Option<T> {
+        match self {
+            Self::Found(found) => Some(found),
+            Self::Nothing | Self::Refused => None,
+        }
+    }
+}
+
 impl Tables {
     /// The route to each of these addresses; `None` where there is none.
     pub fn paths(&mut self, destinations: &[IpAddr]) -> Result<Vec<Option<Path>>, NetlinkError> {
-        let mut paths = vec![None; destinations.len()];
-        for (chunk, paths) in destinations.chunks(CHUNK).zip(paths.chunks_mut(CHUNK)) {
-            let operation = || format!("look up the routes to {} hosts", chunk.len());
+        let answers = self.look_up(destinations, "hosts", decode)?;
+        Ok(answers.into_iter().map(Answer::found).collect())
+    }
+
+    /// The route of the main table to exactly each of these networks, the one that is in effect; `None` where there is none. What routes there are
+    /// besides does not matter: nothing is listed, but where one leads nowhere.
+    pub fn standing(&mut self, networks: &[Cidr]) -> Result<Vec<Option<Standing>>, NetlinkError> {
+        // Its last address: what routes within a network there are is rather to its first ones.
+        let lasts: Vec<IpAddr> = networks.iter().map(Cidr::last).collect();
+        let answers = self.look_up(&lasts, "networks", standing)?;
+        let mut dead_ends: [Option<Vec<PrefixRoute>>; 2] = [None, None];
+        let mut all = Vec::with_capacity(networks.len());
+        for (network, answer) in networks.iter().zip(answers) {
+            let ipv4 = network.is_ipv4();
+            let refused = matches!(answer, Answer::Refused);
+            let mut found = answer.found().filter(|found| found.route.destination == *network);
+            if refused {
+                let listed = &mut dead_ends[usize::from(ipv4)];
+                let routes = match listed {
+                    Some(routes) => routes,
+                    None => listed.insert(self.all_routes(ipv4)?),
+                };
+                let route = routes.iter().find(|route| route.destination == *network);
+                found = route.map(|route| Standing { route: *route, link: None, gateway: None });
+            }
+            all.push(found);
+        }
+        Ok(all)
+    }
+
+    fn look_up<T>(
+        &mut self,
+        destinations: &[IpAddr],
+        what: &str,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<Answer<T>>, NetlinkError> {
+        let mut found: Vec<Answer<T>> = destinations.iter().map(|_| Answer::Nothing).collect();
+        for (chunk, found) in destinations.chunks(CHUNK).zip(found.chunks_mut(CHUNK)) {
+            let operation = || format!("look up the routes to {} {what}", chunk.len());
             let first = self.next_sequence();
             let mut bytes = Vec::new();
             for (index, destination) in chunk.iter().enumerate() {
@@ -47,15 +116,20 @@ impl Tables {
             let mut answers = 0;
             self.receive(&operation, |heard| {
                 let index = usize::try_from(heard.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
-                let Some(path) = paths.get_mut(index) else { return false };
-                if heard.kind == RTM_NEWROUTE {
-                    *path = decode(heard.payload);
+                let Some(found) = found.get_mut(index) else { return false };
+                match heard.kind {
+                    RTM_NEWROUTE => *found = decode(heard.payload).map_or(Answer::Nothing, Answer::Found),
+                    NLMSG_ERROR if refusal(heard.payload).is_some_and(|e| e.errno != Errno::ENETUNREACH) => {
+                        *found = Answer::Refused;
+                    }
+                    NLMSG_ERROR => {}
+                    _ => return false,
                 }
-                answers += usize::from(matches!(heard.kind, RTM_NEWROUTE | NLMSG_ERROR));
+                answers += 1;
                 answers == chunk.len()
             })?;
         }
-        Ok(paths)
+        Ok(found)
     }
 }
 
@@ -82,4 +156,18 @@ fn decode(payload: &[u8]) -> Option<Path> {
         }
     }
     Some(path)
+}
+
+fn standing(payload: &[u8]) -> Option<Standing> {
+    let route = PrefixRoute::decode(payload)?;
+    let (mut link, mut gateway) = (None, None);
+    for (kind, value) in parse(payload.get(RTMSG..)?) {
+        match kind {
+            RTA_OIF => link = ne32(value),
+            RTA_GATEWAY => gateway = ip(value),
+            RTA_MULTIPATH => link = link.or_else(|| hops(value).next()),
+            _ => {}
+        }
+    }
+    Some(Standing { route, link, gateway })
 }

@@ -167,6 +167,11 @@ impl Tables {
         self.list(RTM_NEWROUTE, &request, "routes", true, decode)
     }
 
+    /// All routes of the main table, whoever has made them: there may be a million.
+    pub(super) fn all_routes(&mut self, ipv4: bool) -> Result<Vec<PrefixRoute>, NetlinkError> {
+        self.list(RTM_NEWROUTE, &PrefixRoute::list(ipv4, 0), "routes", true, PrefixRoute::decode)
+    }
+
     fn list<T>(
         &mut self,
         kind: u16,

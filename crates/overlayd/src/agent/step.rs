@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrule_core::netlink::Change;
-use ferrule_overlay::identity;
-use ferrule_overlay::{Listed, NodeId, Purge, State, Step, View};
+use ferrule_overlay::{Listed, NodeId, Purge, State, Step, View, occupied};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -81,14 +80,10 @@ impl Agent {
             return Ok(false);
         }
         if let Some(listed) = after {
-            let own = kernel::own_addresses(live.view().settings())?;
-            if identity::refuse_blocks_of_this_host(
-                std::slice::from_ref(listed),
-                &live.view().node().node,
-                &own,
-            )
-            .is_err()
-            {
+            let settings = live.view().settings();
+            let own = kernel::own_addresses(settings)?;
+            let own_name = &live.view().node().node;
+            if !occupied(settings, std::slice::from_ref(listed), own_name, &own)?.is_empty() {
                 return Ok(false);
             }
         }

@@ -220,6 +220,51 @@ fn a_block_that_another_network_of_this_host_has_is_refused() {
     agents[1].settled(2);
 }
 
+/// Whatever the list says, a route that an administrator has made is not replaced; once it is gone, the list is as good as any.
+#[test]
+fn a_block_that_this_host_has_a_route_to_is_refused() {
+    let fabric = Fabric::switched(2);
+    let [h1, h2] = fabric.hosts() else { unreachable!() };
+    let mut agents = start(&fabric, 2);
+    sh(h1, "ip route add 10.60.0.0/24 via 192.0.2.254");
+    let h3 = "192.0.2.3".parse().unwrap();
+    write_peers(&[
+        ("h1", h1.ipv4().into(), "10.40.1.0/24"),
+        ("h2", h2.ipv4().into(), "10.40.2.0/24"),
+        ("h3", h3, "10.60.0.0/24"),
+    ]);
+    let refused = |agent: &Agent<'_>| {
+        eventually("the agent to refuse the list", || {
+            let reason = agent.status()["source"]["reason"].as_str()?.to_owned();
+            reason.contains("[2].blocks[0]: this host has a route to it that is not of this network: via 192.0.2.254 dev eth0").then_some(())
+        });
+    };
+    refused(&agents[0]);
+    agents[1].settled(2);
+    // One that is started beside it sees it as well, and the last good list goes on being used.
+    agents[0].kill();
+    agents[0].restart();
+    refused(&agents[0]);
+    let route = sh(h1, "ip route show 10.60.0.0/24");
+    assert!(route.contains("via 192.0.2.254"), "{route}");
+    sh(h1, "ip route del 10.60.0.0/24");
+    agents[0].settled(2);
+    // What somebody puts in the place of a route of ours is damage, also while nobody looks.
+    for while_it_runs in [true, false] {
+        if !while_it_runs {
+            agents[0].kill();
+        }
+        sh(h1, "ip route replace 10.60.0.0/24 via 192.0.2.254");
+        if !while_it_runs {
+            agents[0].restart();
+        }
+        eventually("the route to be put right", || {
+            sh(h1, "ip route show 10.60.0.0/24").contains("dev vx-blue").then_some(())
+        });
+    }
+    agents[0].settled(2);
+}
+
 #[test]
 fn a_list_without_anybody_else_is_asked_for_twice() {
     let fabric = Fabric::switched(3);

@@ -149,6 +149,7 @@ fn records_that_make_no_sense_are_left_out() {
     let block = status["own"]["blocks"][0].as_str().unwrap().to_owned();
     agents[0].settled(1);
 
+    sh(hosts[0], "ip route add 10.60.0.0/24 via 192.0.2.254");
     etcd.ctl("put /ferrule/blue/nodes/bad nonsense");
     let thief = format!(
         r#"{{"v":1,"node":"thief","epoch":0,"underlay4":"192.0.2.99","port":4789,"vnis":[100],"blocks":["{block}"]}}"#
@@ -162,10 +163,15 @@ fn records_that_make_no_sense_are_left_out() {
     }
     let flood = r#"{"v":1,"node":"flood","epoch":0,"underlay4":"198.51.100.9","port":4789,"vnis":[100],"blocks":["192.0.2.0/24"]}"#;
     etcd.ctl(&format!("put /ferrule/blue/nodes/flood {flood}"));
+    let routed = r#"{"v":1,"node":"routed","epoch":0,"underlay4":"198.51.100.10","port":4789,"vnis":[100],"blocks":["10.60.0.0/24"]}"#;
+    etcd.ctl(&format!("put /ferrule/blue/nodes/routed {routed}"));
     let refused = eventually("all to be refused", || {
         let refused = agents[0].status()["refused"].clone();
-        (refused.as_array().unwrap().len() == 5).then_some(refused.to_string())
+        (refused.as_array().unwrap().len() == 6).then_some(refused.to_string())
     });
+    let route = "/ferrule/blue/nodes/routed.blocks[0]: this host has a route to it that is not of this network: via 192.0.2.254 dev eth0";
+    assert!(refused.contains(route), "{refused}");
+    assert!(sh(hosts[0], "ip route show 10.60.0.0/24").contains("via 192.0.2.254"));
     assert!(refused.contains("it contains 192.0.2.1, which the link eth0 of this host has"), "{refused}");
     assert!(refused.contains("other-vni.vnis: the network's VNI 100 is not among its own"), "{refused}");
     assert!(refused.contains("other-port.port: the network's port is 4789"), "{refused}");
@@ -173,6 +179,10 @@ fn records_that_make_no_sense_are_left_out() {
     assert!(refused.contains(&format!("it overlaps {block} of node h2")), "{refused}");
     assert_eq!(agents[0].status()["peers"].as_array().unwrap().len(), 1);
     assert!(!kernel(hosts[0]).contains("192.0.2.99"));
+    // What was in the way is gone.
+    sh(hosts[0], "ip route del 10.60.0.0/24");
+    agents[0].settled(2);
+    assert!(sh(hosts[0], "ip route show 10.60.0.0/24").contains("dev vx-blue"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::Tunnel;
 use ferrule_overlay::{
     Error, Family, Flannel, Listed, Mode, Purge, Settings, State, View, device, gateway, gateways, identity,
-    program, source, tunnel, used,
+    occupied, program, source, tunnel, used,
 };
 use serde_json::{Value, json};
 
@@ -73,12 +73,14 @@ impl Network {
             // The device's addresses are inside; a list of peers that names one by mistake must not make a tunnel in the tunnel.
             own.retain(|own| own.interface != settings.device && own.interface != settings.bridge);
             let (node, underlay) = identity::recognise(&nodes, transport, &config.hint, &own)?;
-            identity::refuse_blocks_of_this_host(&nodes, &node, &own)?;
-            Ok((node, underlay))
+            Ok((node, underlay, own))
         };
         // Who is told that none of its addresses is listed is told all of them.
         let found = recognise(&identity::families(&nodes)).or_else(|_| recognise(&Family::ALL));
-        let (node, mut underlay) = found?;
+        let (node, mut underlay, own) = found?;
+        if let Some((_, invalid)) = occupied(settings, &nodes, &node, &own)?.into_iter().next() {
+            return Err(Error::from(invalid).into());
+        }
         underlay.mtu = identity::path_mtu(&mut netlink, &underlay, &nodes)?;
         let view = View::new(settings.clone(), underlay, &node, nodes).map_err(Error::from)?;
         Ok(Self {

@@ -5,7 +5,9 @@ use std::net::UdpSocket;
 use serde_json::{Value, json};
 use testkit::{Attachment, Fabric};
 
-use crate::lab::{Inside, list, peers, refusal, run, state};
+use crate::lab::{
+    Inside, all_reach_all, connect, connect_all, list, named, peers, peers_with, refusal, run, state,
+};
 
 /// ADD and STATUS refuse; the host is as it was.
 #[track_caller]
@@ -132,6 +134,83 @@ fn a_block_that_another_network_of_this_host_has() {
         )
     );
     assert!(run(host, "ip route show 10.40.2.0/24").contains("dev docker0"));
+}
+
+/// The kernel would replace it without a word.
+#[test]
+fn a_block_that_this_host_has_a_route_to() {
+    for (route, way) in [
+        ("10.40.2.0/24 via 192.0.2.254", "via 192.0.2.254 dev eth0"),
+        ("10.40.2.0/24 dev eth0 metric 50", "dev eth0"),
+        ("blackhole 10.40.2.0/24", "to nowhere"),
+        ("fd00:40:2::/64 via 2001:db8::99", "via 2001:db8::99 dev eth0"),
+        ("unreachable fd00:40:2::/64", "to nowhere"),
+    ] {
+        let fabric = Fabric::switched(2);
+        let host = &fabric.hosts()[0];
+        run(host, &format!("ip route add {route}"));
+        let keys = json!({ "vni": 100, "peers": peers(&fabric, Inside::Dual, true) });
+        let (code, text) = refused(&fabric, keys.clone());
+        let expected = format!("this host has a route to it that is not of this network: {way} (value: ");
+        assert!(code == 7 && text.contains("peers[1].blocks["), "{route}: {code} {text}");
+        assert!(text.contains(&expected), "{route}: {text}");
+        run(host, &format!("ip route del {route}"));
+        let connected = connect_all(&fabric, &list(&keys));
+        all_reach_all(&connected);
+    }
+}
+
+/// A route to more or to less than a block is not replaced, and is nobody's mistake.
+#[test]
+fn a_route_to_more_than_a_block_is_in_nobodys_way() {
+    let fabric = Fabric::switched(2);
+    let host = &fabric.hosts()[0];
+    for route in ["10.40.0.0/16 via 192.0.2.254", "blackhole 10.0.0.0/8", "blackhole fd00::/16"] {
+        run(host, &format!("ip route add {route}"));
+    }
+    let connected =
+        connect_all(&fabric, &list(&json!({ "vni": 100, "peers": peers(&fabric, Inside::Dual, true) })));
+    all_reach_all(&connected);
+    connected[0].check().unwrap();
+}
+
+/// Two networks of one host with the same blocks would take each other's packets; what somebody has put in the place of a route of one's own is put
+/// right.
+#[test]
+fn whose_a_route_is_decides_whether_it_is_replaced() {
+    let fabric = Fabric::switched(2);
+    let host = &fabric.hosts()[0];
+    let keys = |vni: u32, more: Option<&str>| {
+        let peers = peers_with(&fabric, true, |number| {
+            let more = more.filter(|_| number == 2).map(str::to_owned);
+            Inside::V4.blocks(number).into_iter().chain(more).collect()
+        });
+        json!({ "vni": vni, "peers": peers })
+    };
+    let connected = connect_all(&fabric, &list(&keys(100, None)));
+    let red = host.runtime().chain(&named("red", &keys(101, None)));
+    let container = fabric.container("red");
+    let (code, text) = refusal(red.add(&Attachment::new("red", &container, "eth0")));
+    assert!(code == 7 && text.contains("via 10.40.2.0 dev vx-blue (value: 10.40.2.0/24)"), "{code} {text}");
+    all_reach_all(&connected);
+    connected[0].check().unwrap();
+
+    run(host, "ip route replace 10.40.2.0/24 via 192.0.2.254");
+    let (code, text) = refusal(connected[0].check());
+    assert!(code == 102 && text.contains("route 10.40.2.0/24"), "{code} {text}");
+    assert_eq!(refusal(connected[0].chain.status()).0, 51);
+    let again = connect(&fabric, 1, &list(&keys(100, None)), "again");
+    connected[0].check().unwrap();
+    all_reach_all(&[again]);
+    all_reach_all(&connected);
+
+    // Of a node that is known, a block that is new.
+    run(host, "ip route add 10.60.2.0/24 via 192.0.2.254");
+    let grown = host.runtime().chain(&list(&keys(100, Some("10.60.2.0/24"))));
+    let (code, text) = refusal(grown.add(&Attachment::new("red", &container, "eth0")));
+    assert!(code == 7 && text.contains("via 192.0.2.254 dev eth0 (value: 10.60.2.0/24)"), "{code} {text}");
+    assert!(run(host, "ip route show 10.60.2.0/24").contains("via 192.0.2.254"));
+    all_reach_all(&connected);
 }
 
 #[test]
