@@ -29,6 +29,7 @@ pub mod shared;
 pub mod state;
 mod sys;
 pub mod sysctl;
+pub mod udp;
 
 pub use error::Error;
 pub use host::Host;

@@ -5,6 +5,7 @@ use ferrule_core::netlink::{
     BridgeSettings, Link, LinkChange, Netlink, NetlinkError, PortSettings, VxlanSettings,
 };
 use ferrule_core::sysctl::Key;
+use ferrule_core::udp;
 
 use crate::actual::Links;
 use crate::desired::Desired;
@@ -61,7 +62,11 @@ pub fn refuse(netlink: &mut Netlink, view: &View) -> Result<(), Error> {
     }
     let devices = netlink.vxlans()?;
     refuse_collision(view, &devices)?;
-    refuse_held(view, &devices)
+    refuse_held(view, &devices)?;
+    match udp::holder(settings.port.get(), view.family().is_ipv4()) {
+        Some(program) => Err(port_held(view, program.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Finds the links of a network without changing anything; `None` if the device, or in bridged mode the bridge, is not there.
@@ -141,9 +146,9 @@ fn refuse_held(view: &View, links: &[Link]) -> Result<(), Error> {
     }
 }
 
-fn port_held(view: &View) -> Error {
+fn port_held(view: &View, holder: String) -> Error {
     let settings = view.settings();
-    Error::PortHeld { port: settings.port.get(), network: settings.network.to_string() }
+    Error::PortHeld { port: settings.port.get(), network: settings.network.to_string(), holder }
 }
 
 fn held(view: &View, holder: String) -> Error {
@@ -283,8 +288,12 @@ fn adjust(netlink: &mut Netlink, view: &View, link: &Link, bridge: Option<u32>) 
     if !link.up {
         let change = LinkChange { up: Some(true), ..LinkChange::default() };
         match netlink.change_link(link.index, &link.name, &change) {
-            // No device that is listed here has it, or `refuse` would have named it.
-            Err(error) if error.is_in_use() => return Err(port_held(view)),
+            // No device that is listed here has it, or `refuse` would have named it; and a program only if it has come since.
+            Err(error) if error.is_in_use() => {
+                let program = udp::holder(settings.port.get(), view.family().is_ipv4());
+                let unseen = || "a program, or a VXLAN device, of another namespace".to_owned();
+                return Err(port_held(view, program.map_or_else(unseen, |program| program.to_string())));
+            }
             other => other?,
         }
     }

@@ -342,14 +342,14 @@ pub enum Error {
         network: String,
     },
     /// The port is held by a socket that is no device's of this host.
-    #[error(
-        "UDP port {port}, which network {network} receives on, is held by a program, or by a VXLAN device in another network namespace"
-    )]
+    #[error("UDP port {port}, which network {network} receives on, is held by {holder}")]
     PortHeld {
         /// The port.
         port: u16,
         /// The network.
         network: String,
+        /// Who holds it.
+        holder: String,
     },
     /// The device's name is taken, or the bridge's.
     #[error("the link {link} exists and is not {wanted} of network {network} but {found}")]
@@ -414,7 +414,7 @@ impl Error {
             }
             Self::Held { .. } => "choose another vni or port, or remove that link",
             Self::PortHeld { .. } => {
-                "`ss -uanp` names a program; end it, or choose another port, on all nodes"
+                "`ss -uanp` lists who has which port; end that program, or choose another port, on all nodes"
             }
             Self::Taken { .. } => "remove or rename that link",
             Self::Collision { .. } => "rename one of the networks",

@@ -38,6 +38,7 @@ const NDA_MASTER: u16 = 9;
 const BUFFER: usize = 64 * 1024;
 
 /// What may have changed.
+#[expect(clippy::struct_excessive_bools, reason = "each is noticed by itself")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Noticed {
     /// Something that this network's objects, or those it depends on, may be concerned by.
