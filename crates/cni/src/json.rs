@@ -186,6 +186,17 @@ impl<'a> Go<'a> {
         <JsonError as de::Error>::custom(format_args!("expected {expected}, found {found}")).at_value(self.0)
     }
 
+    /// No whole number, or none from the least to the most. Templates of configurations like to put numbers in quotes.
+    fn no_number(self, least: impl fmt::Display, most: impl fmt::Display) -> JsonError {
+        let quoted = self.0.as_str().is_some_and(|text| text.trim().parse::<i128>().is_ok());
+        let expected = format!("a whole number from {least} to {most}");
+        if quoted {
+            let reason = format_args!("expected {expected}, without quotes");
+            return <JsonError as de::Error>::custom(reason).at_value(self.0);
+        }
+        self.unexpected(expected)
+    }
+
     fn text(self) -> Result<&'a str, JsonError> {
         match self.0 {
             Value::String(text) => Ok(text),
@@ -213,8 +224,7 @@ macro_rules! integers {
                 _ => None,
             };
             let Some(number) = number else {
-                let (least, most) = (<$kind>::MIN, <$kind>::MAX);
-                return Err(self.unexpected(format_args!("a whole number from {least} to {most}")));
+                return Err(self.no_number(<$kind>::MIN, <$kind>::MAX));
             };
             visitor.$visit(number)
         }

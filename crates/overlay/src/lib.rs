@@ -31,7 +31,7 @@ pub use desired::{Desired, Endpoint, Hop, endpoints, gateway, gateways, is_endpo
 pub use diff::{Changes, diff};
 pub use error::{Error, Invalid, Reason};
 pub use live::{Live, Stepped};
-pub use names::{Family, Mode, NodeId, Port, RangeError, Vni};
+pub use names::{Family, Mode, Mtu, NodeId, Port, RangeError, Vni};
 pub use node::{FORMAT, Listed, NodeRecord};
 pub use occupied::occupied;
 pub use ports::PLUGIN;

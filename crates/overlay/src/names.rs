@@ -52,7 +52,8 @@ macro_rules! number {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::new(u64::deserialize(deserializer)?).map_err(de::Error::custom)
+                let number = deserializer.deserialize_any(Within { first: $first, last: $last })?;
+                Self::new(number).map_err(de::Error::custom)
             }
         }
     };
@@ -66,6 +67,53 @@ number!(
     /// The UDP port that VXLAN packets are sent to, the same on all nodes of a network.
     Port(u16), "UDP port", 1..=65535
 );
+
+number!(
+    /// How large a packet may be, in bytes: the least that IPv4 needs, to the most that its length can say.
+    Mtu(u32), "possible MTU", 576..=65535
+);
+
+/// Reads a number whose range is narrower than its type's, so that who has written something else is told what it may be.
+struct Within {
+    first: u32,
+    last: u32,
+}
+
+impl Within {
+    fn refused<E: de::Error>(&self, found: &str) -> E {
+        let Self { first, last } = self;
+        E::custom(format_args!("expected a whole number from {first} to {last}, {found}"))
+    }
+}
+
+impl de::Visitor<'_> for Within {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {} to {}", self.first, self.last)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        u64::try_from(number).map_err(|_| self.refused("found a negative one"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<u64, E> {
+        Err(self.refused("without decimals"))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+        let is_number = text.trim().parse::<i128>().is_ok();
+        Err(self.refused(if is_number { "without quotes" } else { "found a string" }))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<u64, E> {
+        Err(self.refused("found a boolean"))
+    }
+}
 
 impl Port {
     /// The port that IANA has given to VXLAN. (The kernel's own default, 8472, is older than the assignment.)

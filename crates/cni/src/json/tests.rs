@@ -164,6 +164,14 @@ fn an_error_says_where_and_what() {
         "HostPort: expected a whole number from 0 to 65535, found a number (value: 70000)"
     );
     assert_eq!(
+        says(r#"{"HostPort":"8080"}"#),
+        r#"HostPort: expected a whole number from 0 to 65535, without quotes (value: "8080")"#
+    );
+    assert_eq!(
+        says(r#"{"HostPort":"http"}"#),
+        r#"HostPort: expected a whole number from 0 to 65535, found a string (value: "http")"#
+    );
+    assert_eq!(
         says(r#"{"ls":[{},{"subnet":5}]}"#),
         "ls[1].subnet: expected a string, found a number (value: 5)"
     );

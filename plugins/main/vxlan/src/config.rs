@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use cni::{Cidr, Code, Dns, Failure, LinkName, Request};
 use ferrule_core::firewall::Backend;
 use ferrule_overlay::identity::Hint;
-use ferrule_overlay::{Flannel, Mode, Port, Settings, Vni};
-use serde::Deserialize;
+use ferrule_overlay::{Flannel, Mode, Mtu, Port, Settings, Vni};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 /// The keys as they are written.
@@ -21,7 +21,8 @@ struct Wire {
     peers: Value,
     peers_file: String,
     port: Option<Port>,
-    mtu: u32,
+    #[serde(deserialize_with = "mtu")]
+    mtu: Option<Mtu>,
     underlay: Way,
     device: String,
     bridge: String,
@@ -37,6 +38,15 @@ struct Wire {
     spoofchk: Option<bool>,
     subnet_file: String,
     dns: Option<Dns>,
+}
+
+/// 0 is for what the underlay leaves, as if the key were not there.
+fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mtu>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if value == 0 {
+        return Ok(None);
+    }
+    Mtu::deserialize(value).map(Some).map_err(de::Error::custom)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,7 +116,7 @@ impl Config {
                 address: address("underlay.address", &wire.underlay.address)?,
             },
             bridge: named("bridge", &wire.bridge)?,
-            mtu: mtu(wire.mtu)?,
+            mtu: wire.mtu.map(Mtu::get),
             masquerade: wire.ip_masq.then(|| backend(&wire.ip_masq_backend)).transpose()?,
             masquerade_exclude: wire.ip_masq_exclude,
             spoof_check: wire.spoofchk.unwrap_or(true),
@@ -200,7 +210,7 @@ fn settings(request: &Request, wire: &Wire) -> Result<Settings, Failure> {
         device: named("device", &wire.device)?.unwrap_or_else(|| settings.device.clone()),
         bridge: named("bridge", &wire.bridge)?.unwrap_or_else(|| settings.bridge.clone()),
         subnets,
-        mtu: mtu(wire.mtu)?,
+        mtu: wire.mtu.map(Mtu::get),
         direct_routing: wire.direct_routing,
         bum: wire.bum,
         multicast_group,
@@ -251,16 +261,6 @@ fn address(key: &str, text: &str) -> Result<Option<IpAddr>, Failure> {
         return Ok(None);
     }
     cni::address::parse_ip(text).map(Some).map_err(|error| invalid(format!("{key}: {error}")))
-}
-
-fn mtu(value: u32) -> Result<Option<u32>, Failure> {
-    match value {
-        0 => Ok(None),
-        576..=65535 => Ok(Some(value)),
-        _ => Err(invalid(format!(
-            "mtu: {value} is not possible; it is 576 to 65535, or 0 for what the underlay leaves"
-        ))),
-    }
 }
 
 fn backend(text: &str) -> Result<Option<Backend>, Failure> {

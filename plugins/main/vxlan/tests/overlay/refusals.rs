@@ -68,7 +68,38 @@ fn a_mistake_in_the_configuration() {
             json!({ "vni": 100, "peers": peers, "mtu": 1451 }),
             "mtu: eth0 carries 1500 bytes, of which 1450 are left for a packet inside the tunnel (value: 1451)",
         ),
-        (json!({ "vni": 100, "peers": peers, "mtu": 100 }), "mtu: 100 is not possible"),
+        (
+            json!({ "vni": 100, "peers": peers, "mtu": 100 }),
+            "mtu: 100 is not a possible MTU; it is 576 to 65535 (value: 100)",
+        ),
+        (
+            json!({ "vni": "100", "peers": peers }),
+            "vni: expected a whole number from 1 to 16777215, without quotes (value: \"100\")",
+        ),
+        (
+            json!({ "vni": "blue", "peers": peers }),
+            "vni: expected a whole number from 1 to 16777215, found a string (value: \"blue\")",
+        ),
+        (
+            json!({ "vni": -1, "peers": peers }),
+            "vni: expected a whole number from 1 to 16777215, found a negative one (value: -1)",
+        ),
+        (
+            json!({ "vni": [100], "peers": peers }),
+            "vni: invalid type: sequence, expected a whole number from 1 to 16777215 (value: [",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "port": "4789" }),
+            "port: expected a whole number from 1 to 65535, without quotes (value: \"4789\")",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "mtu": "1400" }),
+            "mtu: expected a whole number from 576 to 65535, without quotes (value: \"1400\")",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "mtu": 1400.5 }),
+            "mtu: expected a whole number from 576 to 65535, without decimals (value: 1400.5)",
+        ),
         (
             json!({ "vni": 100, "peers": with(peers.clone(), c("10.40.2.0/25")) }),
             "peers[2].blocks[0]: it overlaps 10.40.2.0/24 of node h2 at peers[1] (value: 10.40.2.0/25)",
@@ -353,4 +384,19 @@ fn an_agent_that_has_not_written_its_state_yet() {
     );
     let (code, text) = refused(&fabric, json!({ "source": "flannel" }));
     assert_eq!((code, text.as_str()), (11, "network blue has no state file /run/flannel/subnet.env yet"));
+}
+
+/// Nobody guesses that names decide.
+#[test]
+fn who_has_two_nodes_with_one_hardware_address_is_told_what_to_do() {
+    let fabric = Fabric::switched(2);
+    let node = |name: &str, last: u8| json!({ "node": name, "underlay": format!("192.0.2.{last}"), "blocks": [format!("10.40.{last}.0/24")] });
+    let peers = with(with(peers(&fabric, Inside::V4, true), node("n17600135", 3)), node("n18880380", 4));
+    let chain = fabric.hosts()[0].runtime().chain(&list(&json!({ "vni": 100, "peers": peers })));
+    let container = fabric.container("c1");
+    let failure = chain.add(&Attachment::new("c1", &container, "eth0")).unwrap_err();
+    let error = failure.output.error();
+    let (text, details) = (error["msg"].as_str().unwrap(), error["details"].as_str().unwrap());
+    assert!(text.contains("peers[3].node: its tunnel end would have the hardware address"), "{text}");
+    assert!(details.contains("hint: hardware addresses are computed from the network's and the node's name: rename one of the two nodes"), "{details}");
 }
