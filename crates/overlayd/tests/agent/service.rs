@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use testkit::{Fabric, FabricHost, Snapshot, eventually};
 
 use crate::lab::{Agent, Connected, overlayd, sh, write_hosts};
@@ -49,6 +50,47 @@ fn an_agent_tells_how_it_is() {
     }
     assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
     assert!(get("/nothing").starts_with("HTTP/1.1 404 "));
+}
+
+/// Who reads the log is a program: each line is a document, and what an event is about is in keys of its own.
+#[test]
+fn the_log_can_be_documents() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let agent = Agent::start(hosts[0], &format!("--peers-file {} --log-format json", file.display()));
+    agent.settled(1);
+    sh(hosts[0], "ip route del 10.40.2.0/24");
+    eventually("the route to be put right", || (agent.repairs() == 1).then_some(()));
+    std::fs::write(&file, "[\n\"two lines\"").unwrap();
+    eventually("the list to be refused", || {
+        agent.status()["source"]["reason"].as_str().is_some().then_some(())
+    });
+    let log = agent.log();
+    let events: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for event in &events {
+        for key in ["timestamp", "level", "message"] {
+            assert!(event[key].is_string(), "{key}: {event}");
+        }
+    }
+    let event = |message: &str| {
+        let found = events.iter().find(|event| event["message"] == message);
+        found.unwrap_or_else(|| panic!("no event {message:?}: {log}"))
+    };
+    let view = event("this node's view");
+    assert_eq!(
+        (&view["level"], &view["node"], &view["underlay"]),
+        (&json!("INFO"), &json!("h1"), &json!("192.0.2.1"))
+    );
+    assert_eq!((&view["mtu"], &view["peers"]), (&json!(1450), &json!(1)), "numbers are numbers: {view}");
+    let drift = event("repaired what somebody had altered");
+    assert_eq!((&drift["level"], &drift["objects"]), (&json!("WARN"), &json!(1)), "{drift}");
+    assert!(drift["what"].as_str().unwrap().starts_with("route 10.40.2.0/24"), "{drift}");
+    let stale = event("what is known of other nodes may be out of date");
+    assert!(stale["reason"].as_str().unwrap().contains("two lines"), "{stale}");
 }
 
 /// What an agent writes is root's alone, and nothing that lies in the way leads it elsewhere.
