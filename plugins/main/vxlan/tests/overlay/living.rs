@@ -159,6 +159,68 @@ fn peers_on_the_same_link_need_no_tunnel() {
     before.assert_same(&state(&fabric.hosts()[0]));
 }
 
+/// A node that is not on the link is reached through the tunnel, and both kinds reach each other. Of both families inside, it is the one that carries
+/// the tunnels which needs none.
+#[test]
+fn peers_on_the_same_link_need_no_tunnel_by_ipv6() {
+    for inside in [Inside::V6, Inside::Dual] {
+        let fabric = Fabric::switched(3);
+        let before: Vec<_> = fabric.hosts().iter().map(|host| state(host)).collect();
+        let hosts = fabric.hosts();
+        // The third is known by addresses of its own, behind its address on the link.
+        let added = [("203.0.113.3/32", "192.0.2"), ("2001:db8:f::3/128", "2001:db8:")];
+        for (address, on_link) in added {
+            let colon = if on_link.ends_with(':') { ":" } else { "." };
+            run(&hosts[2], &format!("ip addr add {address} dev lo"));
+            for host in &hosts[..2] {
+                run(host, &format!("ip route add {address} via {on_link}{colon}3"));
+            }
+        }
+        let underlay = |index: usize| match (inside, index) {
+            (Inside::Dual, 2) => json!(["203.0.113.3", "2001:db8:f::3"]),
+            (_, 2) => json!("2001:db8:f::3"),
+            (Inside::Dual, _) => json!([hosts[index].ipv4(), hosts[index].ipv6()]),
+            _ => json!(hosts[index].ipv6()),
+        };
+        let node = |index: usize| json!({ "node": hosts[index].name(), "underlay": underlay(index), "blocks": inside.blocks(index + 1) });
+        let peers: Vec<Value> = (0..3).map(node).collect();
+        let list = list(&json!({ "vni": 100, "directRouting": true, "peers": peers }));
+        let connected = connect_all(&fabric, &list);
+        let route = |number: usize| run(&hosts[0], &format!("ip -6 route get fd00:40:{number}::2"));
+        if inside == Inside::V6 {
+            assert!(route(2).contains("via 2001:db8::2 dev eth0"), "{}", route(2));
+        } else {
+            assert!(route(2).contains("via fd00:40:2:: dev vx-blue"), "{}", route(2));
+            let four = run(&hosts[0], "ip route get 10.40.2.2");
+            assert!(four.contains("via 192.0.2.2 dev eth0"), "{four}");
+        }
+        assert!(route(3).contains("via fd00:40:3:: dev vx-blue"), "{}", route(3));
+        all_reach_all(&connected[..2]);
+        all_reach_all(&connected);
+        for one in &connected {
+            one.check().unwrap();
+        }
+        run(&hosts[0], "ip -6 route del fd00:40:2::/64");
+        let (code, text) = refusal(connected[0].check());
+        assert!(code == 102 && text.contains("route fd00:40:2::/64"), "{code} {text}");
+        connect(&fabric, 1, &list, "again").del();
+        connected[0].check().unwrap();
+        all_reach_all(&connected[..2]);
+        for one in &connected {
+            one.del();
+        }
+        for (address, _) in added {
+            run(&hosts[2], &format!("ip addr del {address} dev lo"));
+            for host in &hosts[..2] {
+                run(host, &format!("ip route del {address}"));
+            }
+        }
+        for (host, before) in hosts.iter().zip(before) {
+            before.assert_same(&state(host));
+        }
+    }
+}
+
 #[test]
 fn gc_removes_what_the_runtime_does_not_list() {
     let fabric = Fabric::switched(2);
