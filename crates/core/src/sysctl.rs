@@ -90,6 +90,11 @@ impl Key {
         Self(format!("net/{family}/conf/{interface}/{parameter}"))
     }
 
+    /// A parameter of how an interface deals with its neighbours: family `ipv4` or `ipv6`, then the name of the parameter.
+    pub fn of_neighbours(family: &str, interface: &LinkName, parameter: &str) -> Self {
+        Self(format!("net/{family}/neigh/{interface}/{parameter}"))
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -61,7 +61,9 @@ impl Desired {
                 for family in Family::ALL {
                     desired.addresses.extend(view.node().tunnel_address(family).map(Cidr::host));
                 }
-                desired.routes = view.node().blocks.iter().map(|block| (*block, Hop::Nowhere)).collect();
+                // What no node has of a subnet that containers see as one is nowhere either, and this host does not answer for it.
+                let nowhere = view.node().blocks.iter().chain(&settings.subnets);
+                desired.routes = nowhere.map(|network| (*network, Hop::Nowhere)).collect();
             }
             Mode::Bridged => desired.gateways = gateways(&settings.subnets),
         }

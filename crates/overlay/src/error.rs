@@ -137,8 +137,17 @@ pub enum Reason {
     )]
     Unpaired,
     /// A block outside the stretched subnet.
-    #[error("it is not within the subnet of the network")]
-    OutsideSubnet,
+    #[error("it is not within the subnet of the network, {subnet}")]
+    OutsideSubnet {
+        /// The subnet.
+        subnet: Cidr,
+    },
+    /// An underlay address inside the stretched subnet.
+    #[error("it is within {subnet}, the subnet of the network, whose addresses are inside the tunnels")]
+    UnderlayInSubnet {
+        /// The subnet.
+        subnet: Cidr,
+    },
     /// Bridged mode without its subnet.
     #[error("a bridged network needs a subnet of {family}, because node {node} has a block of it")]
     NoSubnet {

@@ -1,15 +1,15 @@
-//! The containers' links as ports of the bridge of a stretched subnet.
+//! The containers' links as ports of the bridge of a stretched subnet, and the bridges that answer for one which is stretched by routes.
 //!
 //! An ADD plugs its container in. What plugs it in again, after somebody has deleted the bridge or pulled the link out, goes by the records of
 //! the attachments: they say which link belongs in which bridge, and which hardware address is behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cni::LinkName;
 use ferrule_core::attachment;
 use ferrule_core::netlink::{LinkChange, Netlink};
 use ferrule_core::owner::Owner;
-use ferrule_core::resource::OverlayPort;
+use ferrule_core::resource::{OverlayPort, ProxyArp};
 
 use crate::error::Error;
 use crate::view::View;
@@ -18,7 +18,7 @@ use crate::view::View;
 pub const PLUGIN: &str = "vxlan";
 
 ferrule_core::resources! {
-    enum Kind { OverlayPort, BridgePort }
+    enum Kind { OverlayPort, BridgePort, ProxyArp }
 }
 
 /// A container's link that is not plugged in as it should be.
@@ -46,7 +46,7 @@ pub(crate) fn unplugged(netlink: &mut Netlink, view: &View, bridge: u32) -> Resu
             Kind::BridgePort(port) if port.bridge == settings.bridge => {
                 ports.entry(port.link).or_default();
             }
-            _ => {}
+            Kind::OverlayPort(_) | Kind::BridgePort(_) | Kind::ProxyArp(_) => {}
         }
     }
     let mut unplugged = Vec::new();
@@ -79,6 +79,44 @@ pub(crate) fn plug_in(netlink: &mut Netlink, view: &View, bridge: u32) -> Result
         };
         if let (Err(error), Some(_)) = (done, netlink.link(name.as_str())?) {
             return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// The bridges that answer containers' ARP requests for addresses of other nodes, by the records of those who need it.
+fn answering(view: &View) -> Result<BTreeSet<ProxyArp>, Error> {
+    if !view.settings().answers_arp() {
+        return Ok(BTreeSet::new());
+    }
+    let resources = attachment::resources_of::<Kind>(&view.settings().network, PLUGIN);
+    let all =
+        resources.map_err(ferrule_core::Error::from)?.into_iter().filter_map(|resource| match resource {
+            Kind::ProxyArp(answering) => Some(answering),
+            _ => None,
+        });
+    Ok(all.collect())
+}
+
+/// Fails for the first bridge that should answer and does not. One that is gone is for the CHECK of its containers to tell.
+pub(crate) fn look_at_answers(netlink: &mut Netlink, view: &View) -> Result<(), Error> {
+    for bridge in answering(view)? {
+        if netlink.link(bridge.link.as_str())?.is_some() {
+            bridge.look().map_err(|error| Error::Drift {
+                what: format!("the bridge {}", bridge.link),
+                network: view.settings().network.to_string(),
+                found: format!("one that does not answer for other nodes ({error})"),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the bridges answer that should.
+pub(crate) fn answer(netlink: &mut Netlink, view: &View) -> Result<(), Error> {
+    for bridge in answering(view)? {
+        if netlink.link(bridge.link.as_str())?.is_some() {
+            bridge.put_right()?;
         }
     }
     Ok(())

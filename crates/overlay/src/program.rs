@@ -69,6 +69,7 @@ pub(crate) fn bring_about(
     if let Some(bridge) = links.bridge {
         ports::plug_in(&mut netlink, view, bridge)?;
     }
+    ports::answer(&mut netlink, view)?;
     let actual = Actual::read(&mut tables, &links)?;
     let changes = diff(desired, &actual, &links);
     let report = apply(&mut tables, &changes, purge)?;
@@ -187,10 +188,13 @@ pub(crate) fn look(
     Ok((surplus, Seen { links, nexthops: actual.nexthops() }))
 }
 
-/// Fails for the first link of a container that is not in the bridge as it should be. A CHECK looks at its own container's alone.
+/// Fails for the first link of a container that is not in the bridge as it should be, and for a bridge that does not answer as it should. A CHECK looks at its own
+/// container's alone.
 pub(crate) fn look_at_ports(view: &View, links: &Links) -> Result<(), Error> {
+    let mut netlink = Netlink::open()?;
+    ports::look_at_answers(&mut netlink, view)?;
     let Some(bridge) = links.bridge else { return Ok(()) };
-    match ports::unplugged(&mut Netlink::open()?, view, bridge)?.into_iter().next() {
+    match ports::unplugged(&mut netlink, view, bridge)?.into_iter().next() {
         Some(port) => Err(drift(view, format!("the container's link {}", port.link), &port.found)),
         None => Ok(()),
     }

@@ -36,7 +36,7 @@ pub struct Settings {
     pub device: LinkName,
     /// The bridge that containers of this host are attached to.
     pub bridge: LinkName,
-    /// The stretched subnets of bridged mode, one a family at most.
+    /// The stretched subnets, one a family at most: those of bridged mode, and those that containers of a routed network see.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<Cidr>,
     /// MTU inside, in bytes; `None` for what the underlay leaves.
@@ -102,6 +102,11 @@ impl Settings {
     /// The text in the alias of the network's device.
     pub fn alias(&self) -> String {
         format!("{ALIAS}{}", self.network)
+    }
+
+    /// Whether containers of a routed network see one subnet of IPv4: then this host answers their ARP requests for addresses of other nodes.
+    pub fn answers_arp(&self) -> bool {
+        self.mode == Mode::Routed && self.subnet(Family::Ipv4).is_some()
     }
 
     /// The stretched subnet of a family.
@@ -271,11 +276,11 @@ impl View {
         if !self.settings.cluster.is_empty() {
             return self.settings.cluster.clone();
         }
-        if !self.settings.subnets.is_empty() {
-            return self.settings.subnets.clone();
-        }
+        let subnets = &self.settings.subnets;
         let blocks = std::iter::once(&self.node).chain(&self.peers).flat_map(|node| &node.blocks);
-        aggregate(blocks.copied().collect())
+        // In routed mode one family may have a subnet and the other none.
+        let outside = blocks.filter(|block| self.settings.subnet(Family::of(block.is_ipv4())).is_none());
+        aggregate(subnets.iter().chain(outside).copied().collect())
     }
 }
 
@@ -430,6 +435,13 @@ impl<'s> Screen<'s> {
                 let reason = Reason::SameUnderlay { node: node.clone(), other: other.clone() };
                 return Err(Invalid::new(&at("underlay"), address, reason));
             }
+            if let Some(subnet) = self.settings.subnets.iter().find(|subnet| subnet.contains(address)) {
+                return Err(Invalid::new(
+                    &at("underlay"),
+                    address,
+                    Reason::UnderlayInSubnet { subnet: *subnet },
+                ));
+            }
             // A route into the tunnels would take the place of the one that the tunnels themselves go by.
             let before = self.blocks.range(..=(address.is_ipv4(), address)).next_back();
             if let Some((_, (block, node, other))) = before.filter(|(_, (block, ..))| block.contains(address))
@@ -479,12 +491,12 @@ impl<'s> Screen<'s> {
         if !bridged && block.prefix() > longest {
             return Err(Reason::BlockTooSmall { longest });
         }
-        if bridged {
-            let subnet = self.settings.subnet(family);
-            let subnet = subnet.ok_or_else(|| Reason::NoSubnet { family, node: record.node.clone() })?;
-            if !subnet.contains(block.address()) || subnet.prefix() > block.prefix() {
-                return Err(Reason::OutsideSubnet);
+        match self.settings.subnet(family) {
+            None if bridged => return Err(Reason::NoSubnet { family, node: record.node.clone() }),
+            Some(subnet) if !subnet.contains(block.address()) || subnet.prefix() > block.prefix() => {
+                return Err(Reason::OutsideSubnet { subnet });
             }
+            _ => {}
         }
         let mut own = record.underlays().map(|address| (address, &record.node));
         let within = self.underlays.range(block.address()..=block.last());

@@ -97,7 +97,7 @@ pub struct RunOptions {
     /// `routed` (a block a node, as flannel) or `bridged` (one subnet stretched over all nodes)
     #[arg(long, value_enum, default_value_t = ModeOption::Routed)]
     pub mode: ModeOption,
-    /// The stretched subnets of a bridged network [default: --cluster-cidr]
+    /// The stretched subnets of a bridged network [default: --cluster-cidr]; routed: the subnets that containers see, which all blocks are in
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub subnet: Vec<String>,
     /// Bridged: send broadcast, unknown and multicast frames to every peer

@@ -7,7 +7,7 @@ use crate::state::ROOT;
 crate::resources! {
     /// All there are.
     enum Resource {
-        Tunnel, Bridge, VethPair, BridgePort, OverlayPort, VlanGateway, Gateway, Interface, Forwarding, LocalRouting, Lease, Rules, Backup,
+        Tunnel, Bridge, VethPair, BridgePort, OverlayPort, VlanGateway, Gateway, Interface, Forwarding, LocalRouting, ProxyArp, Lease, Rules, Backup,
         Setting, SysctlSetting,
     }
 }

@@ -36,7 +36,7 @@ pub use lease::Lease;
 pub use overlay_port::OverlayPort;
 pub use rules::Rules;
 pub use setting::{LinkProperty, Setting, SysctlSetting};
-pub use switch::{Forwarding, LocalRouting};
+pub use switch::{Forwarding, LocalRouting, ProxyArp};
 pub use tunnel::{Tunnel, TunnelLink};
 pub use veth::{VethPair, collect_pairs, free_host_end, remove_unrecorded_veth};
 pub use vlan_gateway::VlanGateway;

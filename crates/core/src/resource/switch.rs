@@ -124,3 +124,84 @@ impl Lifecycle for LocalRouting {
         Some(Self { link: LinkName::new(name).ok()? })
     }
 }
+
+/// Answers of this host to ARP requests that come in through a link, for every address that it has a route to through another one (`proxy_arp`). They are given
+/// at once: the random time of up to 0.8 s that the kernel waits otherwise (`proxy_delay`) is for hosts that answer beside others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyArp {
+    /// The host's interface towards the containers.
+    pub link: LinkName,
+}
+
+/// The note of a link that answers: the values that its parameters had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Silent {
+    values: Vec<String>,
+}
+
+impl ProxyArp {
+    fn keys(&self) -> [(Key, &'static str); 2] {
+        [
+            (Key::of_interface("ipv4", &self.link, "proxy_arp"), "1"),
+            (Key::of_neighbours("ipv4", &self.link, "proxy_delay"), "0"),
+        ]
+    }
+
+    const REGISTER: &str = "proxy-arp";
+
+    fn shared(&self) -> Shared {
+        Shared::new(Self::REGISTER, self.link.as_str())
+    }
+
+    /// Puts the parameters right, for those who need them already.
+    pub fn put_right(&self) -> Result<(), Error> {
+        for (key, value) in self.keys() {
+            key.write(value)?;
+        }
+        Ok(())
+    }
+
+    /// Fails with the first parameter that is not right.
+    pub fn look(&self) -> Result<(), Error> {
+        for (key, value) in self.keys() {
+            same(|| format!("sysctl {}", key.as_str()), &value.to_owned(), &key.read()?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Lifecycle for ProxyArp {
+    fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        self.shared().acquire(&host.user(), |note: &mut Note<'_, Silent>| {
+            // Somebody may have changed them meanwhile; what they were before the first user is still what they go back to.
+            if note.is_first() || note.get().is_none() {
+                let values = self.keys().iter().map(|(key, _)| key.read()).collect::<Result<_, _>>()?;
+                note.set(Silent { values })?;
+            }
+            self.put_right()
+        })
+    }
+
+    fn verify(&self, _: &mut Host<'_>) -> Result<(), Error> {
+        self.look()
+    }
+
+    fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
+        self.shared().release(&host.user(), |note: Option<Silent>| {
+            for ((key, _), value) in self.keys().iter().zip(note.map(|note| note.values).unwrap_or_default())
+            {
+                key.write_if_present(&value)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn register() -> Option<&'static str> {
+        Some(Self::REGISTER)
+    }
+
+    fn of_register(name: &str) -> Option<Self> {
+        Some(Self { link: LinkName::new(name).ok()? })
+    }
+}

@@ -195,7 +195,7 @@ fn a_bridged_network_has_its_blocks_within_its_subnet() {
     assert!(view(bridged(&["10.40.0.0/16"]), two()).is_ok());
     assert_eq!(
         view(bridged(&["10.40.1.0/24"]), two()).unwrap_err(),
-        "peers[b].blocks[0]: it is not within the subnet of the network (value: 10.40.2.0/24)"
+        "peers[b].blocks[0]: it is not within the subnet of the network, 10.40.1.0/24 (value: 10.40.2.0/24)"
     );
     assert_eq!(
         view(bridged(&[]), two()).unwrap_err(),

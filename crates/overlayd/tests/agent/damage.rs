@@ -80,6 +80,31 @@ fn damage_of_every_kind_is_repaired() {
     });
 }
 
+/// Containers of a routed network that see one subnet are cut off from other nodes where their bridge does not answer.
+#[test]
+fn a_bridge_that_answers_for_other_nodes_goes_on_doing_so() {
+    let fabric = Fabric::switched(2);
+    let hosts: Vec<&FabricHost> = fabric.hosts().iter().collect();
+    let file = write_hosts(&hosts);
+    let options = format!("--peers-file {} --subnet 10.40.0.0/16 --check-interval 1", file.display());
+    let agents: Vec<Agent<'_>> = hosts.iter().map(|host| Agent::start(host, &options)).collect();
+    for agent in &agents {
+        agent.settled(1);
+    }
+    let [c1, c2] = Connected::pair(&fabric, hosts[0], hosts[1]);
+    let seen = sh(&c1.container, "ip -4 route show");
+    assert!(seen.contains("10.40.0.0/16 dev eth0"), "{seen}");
+    c1.check().unwrap();
+    let repairs = agents[0].repairs();
+    sh(hosts[0], "sysctl -qw net.ipv4.conf.vb-blue.proxy_arp=0");
+    eventually("the agent to repair it", || (agents[0].repairs() > repairs).then_some(()));
+    let found = agents[0].status()["drift"]["last"].to_string();
+    assert!(found.contains("the bridge vb-blue was one that does not answer for other nodes"), "{found}");
+    sh(&c1.container, "ip neigh flush dev eth0");
+    c1.until_reached(c2.address, Instant::now());
+    c1.check().unwrap();
+}
+
 /// A container that is cut off because its link is no port any more, or no port as it was, is connected again.
 #[test]
 fn containers_are_plugged_in_again() {

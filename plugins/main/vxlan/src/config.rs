@@ -194,9 +194,7 @@ fn settings(request: &Request, wire: &Wire) -> Result<Settings, Failure> {
     };
     let subnets = networks("subnet", &wire.subnet)?;
     let multicast_group = address("multicastGroup", &wire.multicast_group)?;
-    for (key, set) in
-        [("subnet", !subnets.is_empty()), ("bum", wire.bum), ("multicastGroup", multicast_group.is_some())]
-    {
+    for (key, set) in [("bum", wire.bum), ("multicastGroup", multicast_group.is_some())] {
         if set && mode == Mode::Routed {
             return Err(invalid(format!("{key}: it belongs to mode \"bridged\"")));
         }

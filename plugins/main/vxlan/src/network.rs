@@ -1,5 +1,7 @@
 //! The network of an attachment: from whoever knows it to what this host's part is.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use cni::{Cidr, Code, Failure, LinkName, NetworkName, Request};
 use ferrule_core::Host;
 use ferrule_core::netlink::Netlink;
@@ -23,7 +25,7 @@ pub struct Network {
     pub mtu: u32,
     /// This node's blocks.
     pub blocks: Vec<Cidr>,
-    /// The stretched subnets of bridged mode.
+    /// The stretched subnets.
     pub subnets: Vec<Cidr>,
     /// What is not masqueraded.
     pub cluster: Vec<Cidr>,
@@ -186,6 +188,19 @@ impl Network {
         }
     }
 
+    /// Whether this host answers its containers' ARP requests for addresses of other nodes, which they take to be on their link.
+    pub fn answers_arp(&self) -> bool {
+        self.mode == Mode::Routed && self.subnets.iter().any(Cidr::is_ipv4)
+    }
+
+    /// An address of a container, or of its gateway, with the prefix that counts on this host: of a subnet that is stretched by routes only this node's block is
+    /// behind its bridge.
+    pub fn on_bridge(&self, address: Cidr) -> Cidr {
+        let stretched = self.mode == Mode::Routed && !self.subnets.is_empty();
+        let block = self.blocks.iter().find(|block| stretched && block.contains(address.address()));
+        block.and_then(|block| Cidr::new(address.address(), block.prefix())).unwrap_or(address)
+    }
+
     /// The gateways that are the overlay's, on its bridge for as long as that is there.
     pub fn gateways(&self) -> Vec<Cidr> {
         match self.mode {
@@ -216,6 +231,9 @@ impl Network {
         let Some(subnet) = self.subnets.iter().find(|subnet| subnet.is_ipv4() == block.is_ipv4()) else {
             return json!({ "subnet": block });
         };
+        if self.mode == Mode::Routed {
+            return routed_range(block, subnet);
+        }
         let mut range = json!({ "subnet": subnet, "gateway": gateway(subnet) });
         // The ends of the subnet are no addresses of containers; host-local leaves them out where it is not told otherwise.
         if block.address() != subnet.address() {
@@ -226,6 +244,18 @@ impl Network {
         }
         range
     }
+}
+
+/// A node's block of a subnet that is stretched by routes. As in any block, the first address is the node's, the second the gateway's, and the last of IPv4 for
+/// broadcasts on the bridge.
+///
+/// Of IPv6, containers are given the prefix of the block: what a router announces to be on the link need not be the whole subnet (RFC 5942), and nobody could
+/// answer for the rest of it without an entry for each address.
+fn routed_range(block: &Cidr, subnet: &Cidr) -> Value {
+    let (IpAddr::V4(last), true) = (block.last(), block != subnet) else { return json!({ "subnet": block }) };
+    let gateway = gateway(block);
+    let last = Ipv4Addr::from_bits(last.to_bits().saturating_sub(1));
+    json!({ "subnet": subnet, "gateway": gateway, "rangeStart": gateway, "rangeEnd": last })
 }
 
 /// The IPAM plugin that the node's blocks are handed out by.

@@ -6,7 +6,7 @@ use cni::{AddResult, Cidr, Code, Failure, Ip, LinkName, NetworkName, Route};
 use ferrule_core::firewall::{Backend, Entry, Masquerade, NeighbourGuard};
 use ferrule_core::netlink::{MacAddress, RouteEntry};
 use ferrule_core::resource::{
-    Bridge, BridgePort, Forwarding, Gateway, Interface, OverlayPort, Rules, VethPair,
+    Bridge, BridgePort, Forwarding, Gateway, Interface, OverlayPort, ProxyArp, Rules, VethPair,
 };
 use ferrule_overlay::{Endpoint, Mode, endpoints, mac};
 
@@ -15,7 +15,7 @@ use crate::network::Network;
 
 ferrule_core::resources! {
     /// What an attachment is made of.
-    pub enum Resource { Tunnel, Bridge, VethPair, OverlayPort, BridgePort, Lease, Forwarding, Gateway, Interface, Rules }
+    pub enum Resource { Tunnel, Bridge, ProxyArp, VethPair, OverlayPort, BridgePort, Lease, Forwarding, Gateway, Interface, Rules }
 }
 
 /// What IPAM gave, completed: gateways, the second address of bridged mode, default routes.
@@ -40,7 +40,7 @@ pub fn complete(config: &Config, network: &Network, mut ipam: AddResult) -> Resu
     for ip in &mut ipam.ips {
         ip.interface = Some(network.made().len() + 1);
         if ip.gateway.is_none() {
-            ip.gateway = ferrule_overlay::gateway(&ip.address.network());
+            ip.gateway = ferrule_overlay::gateway(&network.on_bridge(ip.address).network());
         }
         if ip.gateway == Some(ip.address.address()) {
             let message = format!("{} is the container's address and the gateway's", ip.address);
@@ -90,6 +90,9 @@ pub fn link(
         resources.push(
             Bridge { mtu: Some(network.mtu), router: true, ..Bridge::new(network.bridge.clone()) }.into(),
         );
+        if network.answers_arp() {
+            resources.push(ProxyArp { link: network.bridge.clone() }.into());
+        }
     }
     let mtu = Some(network.mtu);
     resources.push(VethPair { host: host_end.clone(), container: ifname.clone(), mtu, mac }.into());
@@ -127,8 +130,9 @@ pub fn addresses(
             resources.push(Forwarding { ipv4 }.into());
         }
     }
-    let mut gateways: Vec<Cidr> =
-        result.ips.iter().filter_map(|ip| Cidr::new(ip.gateway?, ip.address.prefix())).collect();
+    let gateway =
+        |ip: &Ip| Cidr::new(ip.gateway?, ip.address.prefix()).map(|gateway| network.on_bridge(gateway));
+    let mut gateways: Vec<Cidr> = result.ips.iter().filter_map(gateway).collect();
     gateways.sort_unstable();
     gateways.dedup();
     // What an IPAM plugin of one's own names beside them.

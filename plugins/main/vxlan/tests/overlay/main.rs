@@ -11,4 +11,5 @@ mod refusals;
 mod result;
 mod routed;
 mod sources;
+mod stretched;
 mod survival;

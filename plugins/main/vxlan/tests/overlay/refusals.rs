@@ -61,8 +61,8 @@ fn a_mistake_in_the_configuration() {
             "mode: bridged mode would need entries for 131328 addresses in its peers' blocks, and 100000 are possible; give the nodes smaller blocks",
         ),
         (
-            json!({ "vni": 100, "peers": peers, "subnet": "10.40.0.0/16" }),
-            "subnet: it belongs to mode \"bridged\"",
+            json!({ "vni": 100, "peers": peers, "multicastGroup": "239.1.1.1" }),
+            "multicastGroup: it belongs to mode \"bridged\"",
         ),
         (
             json!({ "vni": 100, "peers": peers, "mtu": 1451 }),
