@@ -98,7 +98,7 @@ impl de::Visitor<'_> for Within {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
-        u64::try_from(number).map_err(|_| self.refused("found a negative one"))
+        if number < 0 { Err(self.refused("found a negative one")) } else { Ok(number.unsigned_abs()) }
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<u64, E> {

@@ -73,34 +73,6 @@ fn a_mistake_in_the_configuration() {
             "mtu: 100 is not a possible MTU; it is 576 to 65535 (value: 100)",
         ),
         (
-            json!({ "vni": "100", "peers": peers }),
-            "vni: expected a whole number from 1 to 16777215, without quotes (value: \"100\")",
-        ),
-        (
-            json!({ "vni": "blue", "peers": peers }),
-            "vni: expected a whole number from 1 to 16777215, found a string (value: \"blue\")",
-        ),
-        (
-            json!({ "vni": -1, "peers": peers }),
-            "vni: expected a whole number from 1 to 16777215, found a negative one (value: -1)",
-        ),
-        (
-            json!({ "vni": [100], "peers": peers }),
-            "vni: invalid type: sequence, expected a whole number from 1 to 16777215 (value: [",
-        ),
-        (
-            json!({ "vni": 100, "peers": peers, "port": "4789" }),
-            "port: expected a whole number from 1 to 65535, without quotes (value: \"4789\")",
-        ),
-        (
-            json!({ "vni": 100, "peers": peers, "mtu": "1400" }),
-            "mtu: expected a whole number from 576 to 65535, without quotes (value: \"1400\")",
-        ),
-        (
-            json!({ "vni": 100, "peers": peers, "mtu": 1400.5 }),
-            "mtu: expected a whole number from 576 to 65535, without decimals (value: 1400.5)",
-        ),
-        (
             json!({ "vni": 100, "peers": with(peers.clone(), c("10.40.2.0/25")) }),
             "peers[2].blocks[0]: it overlaps 10.40.2.0/24 of node h2 at peers[1] (value: 10.40.2.0/25)",
         ),
@@ -140,6 +112,47 @@ fn a_mistake_in_the_configuration() {
         (
             json!({ "vni": 100, "peersFile": "peers.json" }),
             "peersFile: \"peers.json\" is not an absolute path",
+        ),
+    ] {
+        let (code, text) = refused(&fabric, keys);
+        assert_eq!(code, 7, "{text}");
+        assert!(text.contains(message), "{text}\nwas expected to contain\n{message}");
+    }
+}
+
+/// What a key may be is said with its own range, and a number that a template has put in quotes is told of as such.
+#[test]
+fn a_value_that_is_no_number_of_its_key() {
+    let fabric = Fabric::switched(2);
+    let peers = peers(&fabric, Inside::V4, true);
+    for (keys, message) in [
+        (
+            json!({ "vni": "100", "peers": peers }),
+            "vni: expected a whole number from 1 to 16777215, without quotes (value: \"100\")",
+        ),
+        (
+            json!({ "vni": "blue", "peers": peers }),
+            "vni: expected a whole number from 1 to 16777215, found a string (value: \"blue\")",
+        ),
+        (
+            json!({ "vni": -1, "peers": peers }),
+            "vni: expected a whole number from 1 to 16777215, found a negative one (value: -1)",
+        ),
+        (
+            json!({ "vni": [100], "peers": peers }),
+            "vni: invalid type: sequence, expected a whole number from 1 to 16777215 (value: [",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "port": "4789" }),
+            "port: expected a whole number from 1 to 65535, without quotes (value: \"4789\")",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "mtu": "1400" }),
+            "mtu: expected a whole number from 576 to 65535, without quotes (value: \"1400\")",
+        ),
+        (
+            json!({ "vni": 100, "peers": peers, "mtu": 1400.5 }),
+            "mtu: expected a whole number from 576 to 65535, without decimals (value: 1400.5)",
         ),
     ] {
         let (code, text) = refused(&fabric, keys);
