@@ -121,12 +121,14 @@ impl VtepGuard {
         if fresh {
             transaction.add_set(&TABLE, &set);
         }
-        let present = if fresh { BTreeSet::new() } else { elements(connection, &set, vteps)? };
-        for vtep in vteps.difference(&present) {
-            transaction.add_element(&TABLE, &set, &element(*vtep));
-        }
-        for vtep in present.difference(vteps).filter(|_| exactly) {
-            transaction.destroy_element(&TABLE, &set, &element(*vtep));
+        let other = if fresh { Some(BTreeSet::new()) } else { others(connection, &set, vteps)? };
+        if let Some(present) = other {
+            for vtep in vteps.difference(&present) {
+                transaction.add_element(&TABLE, &set, &element(*vtep));
+            }
+            for vtep in present.difference(vteps).filter(|_| exactly) {
+                transaction.destroy_element(&TABLE, &set, &element(*vtep));
+            }
         }
         let mut there = false;
         for rule in rules.iter().flatten().filter(|rule| is_of(rule, &self.network)) {
@@ -151,7 +153,7 @@ impl VtepGuard {
             return Err(missing(format!("the rule of network {} in chain {TABLE} {CHAIN}", self.network)));
         }
         let set = self.set();
-        let present = elements(&mut connection, &set, vteps)?;
+        let Some(present) = others(&mut connection, &set, vteps)? else { return Ok(0) };
         match vteps.difference(&present).next() {
             Some(vtep) => Err(missing(format!("element {vtep} of set {TABLE} {}", set.name()))),
             None => Ok(present.difference(vteps).count()),
@@ -236,21 +238,34 @@ fn element(vtep: IpAddr) -> Element {
     Element::new([Value::from(vtep)])
 }
 
-/// The addresses in the set, which are expected to be these.
-fn elements(
+/// The addresses in the set; `None` where they are the expected ones, as every few seconds of an agent's life.
+fn others(
     connection: &mut Connection,
     set: &Set,
     expected: &BTreeSet<IpAddr>,
-) -> Result<BTreeSet<IpAddr>, FirewallError> {
-    let as_expected = |found: &[Element]| found.len() == expected.len() && addresses(found) == *expected;
-    Ok(addresses(&connection.elements_unless(&TABLE, set, as_expected)?))
+) -> Result<Option<BTreeSet<IpAddr>>, FirewallError> {
+    let listed = connection.elements_unless(&TABLE, set, |found| are(found, expected))?;
+    Ok((!are(&listed, expected)).then(|| addresses(&listed).collect()))
 }
 
-fn addresses(elements: &[Element]) -> BTreeSet<IpAddr> {
-    let addresses = elements.iter().filter_map(|element| match element.key.first() {
+/// Whether a list has these addresses and no others. They are of one family, so numbers are compared, which takes a fraction of the time.
+fn are(found: &[Element], expected: &BTreeSet<IpAddr>) -> bool {
+    if found.len() != expected.len() {
+        return false;
+    }
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let mut numbers: Vec<u128> = addresses(found).map(number).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().eq(expected.iter().map(|address| number(*address)))
+}
+
+fn addresses(elements: &[Element]) -> impl Iterator<Item = IpAddr> {
+    elements.iter().filter_map(|element| match element.key.first() {
         Some(Value::Ipv4(v4)) => Some(IpAddr::V4(*v4)),
         Some(Value::Ipv6(v6)) => Some(IpAddr::V6(*v6)),
         _ => None,
-    });
-    addresses.collect()
+    })
 }
