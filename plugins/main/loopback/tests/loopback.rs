@@ -112,7 +112,7 @@ fn a_user_namespace_need_not_have_the_hosts_network() {
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
     eventually("a user namespace", || {
         let other = std::fs::read_link(&netns).ok().filter(|other| *other != own);
-        let mapped = std::fs::read_to_string(format!("/proc/{}/uid_map", id)).ok();
+        let mapped = std::fs::read_to_string(format!("/proc/{id}/uid_map")).ok();
         other.zip(mapped.filter(|map| !map.is_empty()))
     });
     let nsenter = format!(
