@@ -76,7 +76,7 @@ fn a_change_of_one_node_looks_at_no_other() {
     });
     let put = |number: u8, underlay: u8| {
         let record = format!(
-            r#"{{"v":1,"node":"n{number}","epoch":1,"underlay4":"192.0.2.{underlay}","port":4789,"vnis":[100],"blocks":["10.40.{}.0/24"]}}"#,
+            r#"{{"v":1,"node":"n{number}","epoch":1,"underlay4":"192.0.2.{underlay}","port":4789,"vnis":[100],"blocks":["10.41.{}.0/24"]}}"#,
             200 + number
         );
         etcd.ctl(&format!("put /ferrule/blue/nodes/n{number} {record}"));
@@ -95,7 +95,7 @@ fn a_change_of_one_node_looks_at_no_other() {
     has("192.0.2.103", 0);
     etcd.ctl("del /ferrule/blue/nodes/n4");
     has("192.0.2.104", 0);
-    has("10.40.204.0", 0);
+    has("10.41.204.0", 0);
     agent.settled(5);
     let file = "/run/ferrule/overlay/blue.peers.jsonl";
     let lines = eventually("the nodes to be written down", || {
@@ -109,9 +109,9 @@ fn a_change_of_one_node_looks_at_no_other() {
     assert_eq!(checks(), last, "{}", agent.log());
     assert_eq!(agent.repairs(), 0, "{}", agent.log());
 
-    sh(hosts[0], "ip route del 10.40.205.0/24");
+    sh(hosts[0], "ip route del 10.41.205.0/24");
     eventually("a repair", || (agent.repairs() == 1).then_some(()));
-    assert!(sh(hosts[0], "ip route").contains("10.40.205.0/24"));
+    assert!(sh(hosts[0], "ip route").contains("10.41.205.0/24"));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn records_that_make_no_sense_are_left_out() {
     etcd.ctl(&format!("put /ferrule/blue/nodes/thief {thief}"));
     for (name, port, vni) in [("other-vni", 4789, 7), ("other-port", 8472, 100)] {
         let stranger = format!(
-            r#"{{"v":1,"node":"{name}","epoch":0,"underlay4":"192.0.2.99","port":{port},"vnis":[{vni}],"blocks":["10.40.250.0/24"]}}"#
+            r#"{{"v":1,"node":"{name}","epoch":0,"underlay4":"192.0.2.99","port":{port},"vnis":[{vni}],"blocks":["10.41.250.0/24"]}}"#
         );
         etcd.ctl(&format!("put /ferrule/blue/nodes/{name} {stranger}"));
     }
