@@ -77,7 +77,7 @@ fn chain(backend: &str, ranges: &Value) -> Value {
 fn overlay() -> Value {
     json!([
         {
-            "type": "vxlan", "vni": 100, "mode": "routed", "ipMasq": true, "ipMasqBackend": "nftables",
+            "type": "vxlan", "vni": 100, "mode": "routed", "subnet": "10.40.0.0/16", "ipMasq": true, "ipMasqBackend": "nftables",
             "peers": [
                 { "node": "a", "underlay": "192.0.2.1", "blocks": ["10.40.1.0/24"] },
                 { "node": "b", "underlay": "192.0.2.9", "blocks": ["10.40.2.0/24"] }
