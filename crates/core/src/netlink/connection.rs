@@ -53,7 +53,7 @@ impl Netlink {
         open_socket().map(Self::from_socket).map_err(|source| NetlinkError::Open { source })
     }
 
-    /// A socket in another namespace: opened by a thread that enters it and ends there, so that no thread is left in the wrong one.
+    /// A socket in another namespace.
     pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
         let socket = netns.run(open_socket).map_err(|error| NetlinkError::Open { source: error.into() })?;
         socket.map(Self::from_socket).map_err(|source| NetlinkError::Open { source })
