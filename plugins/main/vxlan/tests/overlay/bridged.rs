@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use testkit::{Attachment, Fabric, Netns, ping};
 
 use crate::lab::{
-    Connected, Inside, all_reach_all, connect, connect_all, explain, link, list, peers_with, refusal, run,
-    state,
+    Connected, Inside, all_reach_all, check_and_leave, connect, connect_all, explain, link, list, peers_with,
+    refusal, run, state,
 };
 
 fn network(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, keys: Value) -> Value {
@@ -29,17 +29,7 @@ fn life(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, keys: Value) {
         let reply = run(&connected[0].container, &format!("ping -n -c 1 -t 1 {address}"));
         assert!(reply.contains("ttl=64"), "{reply}");
     }
-    for one in &connected {
-        one.check().unwrap();
-        one.chain.status().unwrap();
-    }
-    for one in &connected {
-        one.del();
-        one.del();
-    }
-    for (host, before) in fabric.hosts().iter().zip(before) {
-        before.assert_same(&state(host));
-    }
+    check_and_leave(fabric, &connected, before);
 }
 
 #[test]

@@ -116,6 +116,22 @@ pub(crate) fn connect_all<'f>(fabric: &'f Fabric, list: &Value) -> Vec<Connected
     (1..=fabric.hosts().len()).map(|number| connect(fabric, number, list, &format!("c{number}"))).collect()
 }
 
+/// CHECK and STATUS succeed everywhere, and after a DEL, and another, the hosts are as before.
+#[track_caller]
+pub(crate) fn check_and_leave(fabric: &Fabric, connected: &[Connected<'_>], before: Vec<Snapshot>) {
+    for one in connected {
+        one.check().unwrap();
+        one.chain.status().unwrap();
+    }
+    for one in connected {
+        one.del();
+        one.del();
+    }
+    for (host, before) in fabric.hosts().iter().zip(before) {
+        before.assert_same(&state(host));
+    }
+}
+
 /// Everybody reaches everybody: echo requests, TCP and UDP with the sender's own address seen at the other end, and packets of the interface's whole
 /// MTU that must not be fragmented.
 #[track_caller]

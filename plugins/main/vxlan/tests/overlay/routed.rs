@@ -4,7 +4,8 @@ use serde_json::json;
 use testkit::{Fabric, tcp_echo_server, tcp_roundtrip};
 
 use crate::lab::{
-    Inside, all_reach_all, connect, connect_all, large_ping, list, mtu, peers, refusal, run, state,
+    Inside, all_reach_all, check_and_leave, connect, connect_all, large_ping, list, mtu, peers, refusal, run,
+    state,
 };
 
 fn life(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, expected_mtu: u64) {
@@ -13,17 +14,7 @@ fn life(fabric: &Fabric, inside: Inside, ipv4_underneath: bool, expected_mtu: u6
     let connected = connect_all(fabric, &list);
     assert_eq!(mtu(&connected[0].container), expected_mtu);
     all_reach_all(&connected);
-    for one in &connected {
-        one.check().unwrap();
-        one.chain.status().unwrap();
-    }
-    for one in &connected {
-        one.del();
-        one.del();
-    }
-    for (host, before) in fabric.hosts().iter().zip(before) {
-        before.assert_same(&state(host));
-    }
+    check_and_leave(fabric, &connected, before);
 }
 
 #[test]
