@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use cni::Cidr;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::message::{AddressHeader, Message, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, family};
+use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
 use super::{Netlink, NetlinkError};
 use crate::nfnetlink::{ip, ne32, parse};
 

@@ -1,13 +1,13 @@
 //! Software bridges, their ports and the ports' VLANs.
 
 use cni::LinkName;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::link::{
     IFLA_AF_SPEC, IFLA_BR_VLAN_FILTERING, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
     IFLA_LINKINFO, is_on, new_link,
 };
 use super::message::{AF_BRIDGE, LinkHeader, Message, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
+use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
 use super::{MacAddress, Netlink, NetlinkError};
 use crate::nfnetlink::{find, parse, text};
 

@@ -1,24 +1,24 @@
 //! Answers of rtnetlink as a fuzz target sees them.
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-
-use super::connection::kernel_error;
 use super::entry::{Change, Entry, Fdb, FdbTarget, Neighbour, Nexthop, PrefixRoute};
-use super::message::{LinkHeader, Message, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
-use super::{Link, address, bridge, route, tables};
+use super::message::{LinkHeader, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
+use super::{Link, address, bridge, route, socket};
 
 /// Reads a datagram as every list does; an entry that is understood means the same when it is sent back.
 pub fn rtnetlink(bytes: &[u8]) {
     let mut rest = bytes;
-    while let Some((heard, next)) = tables::split(rest) {
+    while let Some((heard, next)) = socket::split(rest) {
         assert!(next.len() < rest.len(), "the same message again and again");
-        let _ = tables::refusal(heard.payload);
+        let _ = heard.refusal();
         entries(heard.payload);
+        object(heard.kind, heard.payload);
         rest = next;
     }
     // Without the detour over headers, so that the readers behind them are reached soon.
     entries(bytes);
-    objects(bytes);
+    for kind in [RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE] {
+        object(kind, bytes);
+    }
 }
 
 fn entries(payload: &[u8]) {
@@ -45,28 +45,19 @@ fn sent(entry: Entry) -> Vec<u8> {
     bytes
 }
 
-/// What the library takes off the socket, and what is made of it here.
-fn objects(bytes: &[u8]) {
-    let Ok(message) = NetlinkMessage::<Message>::deserialize(bytes) else { return };
-    match message.payload {
-        NetlinkPayload::Error(error) => drop(kernel_error(&error)),
-        NetlinkPayload::InnerMessage(message) => {
-            let payload = message.content.as_bytes();
-            match message.kind {
-                RTM_NEWLINK => link(payload),
-                RTM_NEWADDR => {
-                    if let Some((_, found)) = address::read(payload) {
-                        assert!(found.cidr.prefix() <= found.cidr.bits());
-                    }
+fn object(kind: u16, payload: &[u8]) {
+    match kind {
+        RTM_NEWLINK => link(payload),
+        RTM_NEWADDR => {
+            if let Some((_, found)) = address::read(payload) {
+                assert!(found.cidr.prefix() <= found.cidr.bits());
+            }
+        }
+        RTM_NEWROUTE => {
+            for ipv4 in [true, false] {
+                if let Some(found) = route::read(payload, 2, ipv4) {
+                    assert!(found.dst.prefix() <= found.dst.bits());
                 }
-                RTM_NEWROUTE => {
-                    for ipv4 in [true, false] {
-                        if let Some(found) = route::read(payload, 2, ipv4) {
-                            assert!(found.dst.prefix() <= found.dst.bits());
-                        }
-                    }
-                }
-                _ => {}
             }
         }
         _ => {}

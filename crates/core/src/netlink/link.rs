@@ -8,12 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::str::FromStr;
 
 use cni::LinkName;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use super::message::{LinkHeader, Message, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
+use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
 use super::{Netlink, NetlinkError, VxlanSettings};
 use crate::nfnetlink::{Attributes, find, ne32, parse, text};
 

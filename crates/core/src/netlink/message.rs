@@ -1,13 +1,9 @@
 //! The messages that go over the socket, and the numbers in them: those of `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h` and
 //! `linux/neighbour.h`.
 //!
-//! `rtnetlink` brings the socket's protocol, and would bring an enumeration of all that can be said over it. Its decoders of links alone, which
-//! know every kind there is, are a tenth of a plugin's code, and part of it in memory at each call (`docs/adr/0011-small-programs.md`). Here a
-//! message is its type and its bytes; who asks for an object writes and reads the attributes he has use for.
-
-use std::convert::Infallible;
-
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable};
+//! `rtnetlink` would bring an enumeration of all that can be said. Its decoders of links alone, which know every kind there is, are a tenth of a
+//! plugin's code, and part of it in memory at each call (`docs/adr/0011-small-programs.md`). Here a message is its type and its bytes; who asks for
+//! an object writes and reads the attributes he has use for.
 
 use crate::nfnetlink::{Attributes, ne32, parse};
 
@@ -72,7 +68,9 @@ pub(super) struct AddressHeader {
 impl Message {
     fn new(kind: u16, header: &[&[u8]]) -> Self {
         let mut content = Attributes::new();
-        content.raw(&header.concat());
+        for part in header {
+            content.raw(part);
+        }
         Self { kind, content }
     }
 
@@ -95,6 +93,11 @@ impl Message {
     /// With `struct ndmsg`, whose state is none.
     pub(super) fn neighbour(kind: u16, family: u8, index: u32, flags: u8) -> Self {
         Self::new(kind, &[&[family, 0, 0, 0], &index.to_ne_bytes(), &[0, 0, flags, 0]])
+    }
+
+    /// A message of an answer.
+    pub(super) fn received(kind: u16, payload: &[u8]) -> Self {
+        Self::new(kind, &[payload])
     }
 
     /// What an answer of this type says.
@@ -151,35 +154,4 @@ pub(super) fn hops(mut bytes: &[u8]) -> impl Iterator<Item = u32> {
 /// The value of the first attribute of a type.
 pub(super) fn number(attributes: &[u8], kind: u16) -> Option<u32> {
     parse(attributes).find(|(found, _)| *found == kind).and_then(|(_, value)| ne32(value))
-}
-
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        self.kind
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.content.as_bytes().len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        let content = self.content.as_bytes();
-        if let Some(place) = buffer.get_mut(..content.len()) {
-            place.copy_from_slice(content);
-        }
-    }
-}
-
-impl NetlinkDeserializable for Message {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        Ok(Self::new(header.message_type, &[payload]))
-    }
-}
-
-impl From<Message> for NetlinkPayload<Message> {
-    fn from(message: Message) -> Self {
-        Self::InnerMessage(message)
-    }
 }

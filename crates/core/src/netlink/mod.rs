@@ -1,9 +1,7 @@
 //! rtnetlink: one [`Netlink`] a network namespace, synchronous outside.
 //!
-//! `rtnetlink` is asynchronous and leaves three things to its user: text of extended acknowledgements, dumps that were interrupted, and
-//! deadlines. They are added here, on a poll(2) loop instead of a runtime: a plugin lives for milliseconds, and a runtime's threads cost
-//! more than its work (`docs/adr/0001-no-async-runtime.md`). Messages are written and read here, too (`message.rs` says why). This module is the
-//! only place that names `rtnetlink`'s types.
+//! Messages are written and read here (`message.rs` says why), and so is what goes over the socket: text of extended acknowledgements, dumps that
+//! were interrupted, deadlines (`docs/adr/0001-no-async-runtime.md`). `rtnetlink`'s own encoders and decoders are what the tests compare with.
 
 use std::fmt;
 use std::io;
@@ -23,6 +21,7 @@ mod message;
 mod monitor;
 mod path;
 mod route;
+mod socket;
 mod solicit;
 mod tables;
 #[cfg(test)]

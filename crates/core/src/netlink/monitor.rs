@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::connection::wait_readable;
+use super::socket::wait_readable;
 use super::{Netlink, NetlinkError};
 use crate::netns::Netns;
 

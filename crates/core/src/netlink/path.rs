@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use super::entry::wire::{GET, RTM_NEWROUTE};
 use super::message::{hops, number};
-use super::tables::{NLMSG_ERROR, Tables, message, refusal};
-use super::{NetlinkError, PrefixRoute};
+use super::socket::{NLMSG_ERROR, message};
+use super::{NetlinkError, PrefixRoute, Tables};
 use crate::nfnetlink::{ip, ne32, parse};
 
 /// How many requests go in one message: their answers fit the smallest usual receive buffer.
@@ -119,7 +119,7 @@ impl Tables {
                 let Some(found) = found.get_mut(index) else { return false };
                 match heard.kind {
                     RTM_NEWROUTE => *found = decode(heard.payload).map_or(Answer::Nothing, Answer::Found),
-                    NLMSG_ERROR if refusal(heard.payload).is_some_and(|e| e.errno != Errno::ENETUNREACH) => {
+                    NLMSG_ERROR if heard.refusal().is_some_and(|e| e.errno != Errno::ENETUNREACH) => {
                         *found = Answer::Refused;
                     }
                     NLMSG_ERROR => {}

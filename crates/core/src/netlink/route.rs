@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni::Cidr;
-use netlink_packet_core::NLM_F_CREATE;
 use serde::{Deserialize, Serialize};
 
 use super::message::{Message, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, RouteHeader, family, hops, number};
+use super::socket::NLM_F_CREATE;
 use super::{Netlink, NetlinkError};
 use crate::nfnetlink::{ip, ne32, parse};
 

@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::NLM_F_CREATE;
-
 use super::message::{Message, RTM_DELNEIGH, RTM_NEWNEIGH, family};
+use super::socket::NLM_F_CREATE;
 use super::{Netlink, NetlinkError};
 
 const NDA_DST: u16 = 1;

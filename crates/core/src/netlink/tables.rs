@@ -4,41 +4,19 @@
 //! requests go in one message, and only what failed is answered: the kernel works through a message before `sendmsg` returns, in order, and
 //! reports errors unasked, so one acknowledgement at the end says that there are no more.
 
-use std::fmt;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
-
-use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
-use nix::poll::PollFlags;
-use nix::sys::socket::{setsockopt, sockopt};
 
-use super::connection::{wait_for, wait_readable};
 use super::entry::wire::{GET, RTM_NEWNEIGH, RTM_NEWNEXTHOP, RTM_NEWROUTE};
 use super::entry::{Change, Fdb, Neighbour, Nexthop, PrefixRoute};
+use super::socket::{Heard, NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Socket, message};
 use super::{KernelError, NetlinkError};
-use crate::nfnetlink::{find, text};
 
 /// How many requests go in one message. Were all of them refused, their answers still fit the smallest usual receive buffer (208 KiB).
 const CHUNK: usize = 128;
-/// Twice the most that the kernel puts into one message of a listing.
-const RECEIVE_BUFFER: usize = 64 * 1024;
 /// Asked of the kernel as `SO_RCVBUF`.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a listing is repeated because entries changed under it.
 const ATTEMPTS: usize = 5;
-
-const HEADER: usize = 16;
-pub(super) const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLMSGERR_ATTR_MSG: u16 = 1;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// One of many changes that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,44 +28,17 @@ pub struct Refusal {
 }
 
 /// The tables of the network namespace in which the calling thread opened this.
+#[derive(Debug)]
 pub struct Tables {
     socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
-
-impl fmt::Debug for Tables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tables").field("fd", &self.socket.as_raw_fd()).finish_non_exhaustive()
-    }
-}
-
-/// One message of an answer.
-pub(super) struct Heard<'a> {
-    pub(super) kind: u16,
-    flags: u16,
-    pub(super) sequence: u32,
-    pub(super) payload: &'a [u8],
 }
 
 impl Tables {
     /// A socket in the calling thread's namespace.
     pub fn open() -> Result<Self, NetlinkError> {
-        let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.set_non_blocking(true)?;
-            socket.bind_auto()?;
-            let _ = socket.set_ext_ack(true);
-            let _ = socket.set_cap_ack(true);
-            // Since 4.20: the kernel sends only what was asked for.
-            let _ = socket.set_netlink_get_strict_chk(true);
-            // Larger than rmem_max needs privilege in the initial user namespace; without it, take what is allowed.
-            let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)
-                .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER));
-            Ok(socket)
-        };
-        let socket = open().map_err(|source| NetlinkError::Open { source })?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
+        let socket = Socket::open().map_err(|source| NetlinkError::Open { source })?;
+        socket.enlarge(SOCKET_BUFFER);
+        Ok(Self { socket })
     }
 
     /// Makes changes, in order. One that is refused does not keep the others from being made; all that were are returned. Removal of what
@@ -96,25 +47,26 @@ impl Tables {
         let mut refusals = Vec::new();
         for (number, chunk) in changes.chunks(CHUNK).enumerate() {
             let base = number * CHUNK;
-            let first = self.sequence.wrapping_add(1);
             let mut bytes = Vec::with_capacity(chunk.len() * 96);
+            let (mut first, mut last) = (None, 0);
             for (index, change) in chunk.iter().enumerate() {
-                self.sequence = self.sequence.wrapping_add(1);
+                last = self.next_sequence();
+                first.get_or_insert(last);
                 let (kind, mut flags) = change.kind();
                 if index + 1 == chunk.len() {
                     flags |= NLM_F_ACK;
                 }
-                message(&mut bytes, kind, flags, self.sequence, |into| change.encode(into));
+                message(&mut bytes, kind, flags, last, |into| change.encode(into));
             }
             let operation = || format!("make {} changes of forwarding tables", chunk.len());
             self.send(&bytes, &operation)?;
-            let last = self.sequence;
+            let first = first.unwrap_or(last);
             self.receive(&operation, |heard| {
                 let index = usize::try_from(heard.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
                 if heard.kind != NLMSG_ERROR || index >= chunk.len() {
                     return false;
                 }
-                let error = refusal(heard.payload);
+                let error = heard.refusal();
                 let removal = chunk.get(index).is_some_and(|change| matches!(change, Change::Remove(_)));
                 refusals.extend(
                     error
@@ -193,11 +145,10 @@ impl Tables {
                 if heard.sequence != sequence {
                     return false;
                 }
-                whole &= heard.flags & NLM_F_DUMP_INTR == 0;
+                whole &= !heard.is_interrupted();
                 match heard.kind {
-                    NLMSG_DONE => return true,
-                    NLMSG_ERROR => {
-                        failed = refusal(heard.payload);
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        failed = heard.refusal();
                         return true;
                     }
                     _ if heard.kind == kind => found.extend(decode(heard.payload)),
@@ -216,103 +167,23 @@ impl Tables {
     }
 
     pub(super) fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
+        self.socket.next_sequence()
     }
 
     pub(super) fn send(&mut self, bytes: &[u8], operation: &dyn Fn() -> String) -> Result<(), NetlinkError> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            match self.socket.send(bytes, 0) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock
-                        && wait_for(self.socket.as_raw_fd(), PollFlags::POLLOUT, deadline).is_ok() => {}
-                Err(source) => return Err(NetlinkError::Socket { operation: operation(), source }),
-            }
-        }
+        self.socket.send(bytes, operation)
     }
 
-    /// Hands every message to `each` until that says it was the last.
     pub(super) fn receive(
         &mut self,
         operation: &dyn Fn() -> String,
-        mut each: impl FnMut(Heard<'_>) -> bool,
+        each: impl FnMut(Heard<'_>) -> bool,
     ) -> Result<(), NetlinkError> {
-        let deadline = Instant::now() + DEADLINE;
-        let failed = |source| NetlinkError::Socket { operation: operation(), source };
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait_readable(self.socket.as_raw_fd(), deadline).map_err(|errno| match errno {
-                        None => NetlinkError::Timeout { operation: operation(), waited: DEADLINE },
-                        Some(errno) => failed(errno.into()),
-                    })?;
-                    continue;
-                }
-                Err(source) => return Err(failed(source)),
-            }
-            let mut rest = self.buffer.as_slice();
-            while let Some((heard, next)) = split(rest) {
-                if each(heard) {
-                    return Ok(());
-                }
-                rest = next;
-            }
-        }
+        self.socket.receive(operation, each)
     }
 }
 
 /// What the kernel says of an object that is not there, which differs from table to table.
 fn is_missing(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV)
-}
-
-/// Appends a message, whose content is appended by `fill`.
-pub(super) fn message(
-    into: &mut Vec<u8>,
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    fill: impl FnOnce(&mut Vec<u8>),
-) {
-    let start = into.len();
-    into.extend_from_slice(&[0; 4]);
-    into.extend_from_slice(&kind.to_ne_bytes());
-    into.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
-    into.extend_from_slice(&sequence.to_ne_bytes());
-    into.extend_from_slice(&[0; 4]);
-    fill(into);
-    let length = u32::try_from(into.len() - start).unwrap_or(u32::MAX);
-    if let Some(field) = into.get_mut(start..start + 4) {
-        field.copy_from_slice(&length.to_ne_bytes());
-    }
-    into.resize(into.len().next_multiple_of(4), 0);
-}
-
-pub(super) fn split(bytes: &[u8]) -> Option<(Heard<'_>, &[u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-    let heard = Heard {
-        kind: u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?),
-        flags: u16::from_ne_bytes(*bytes.get(6..)?.first_chunk()?),
-        sequence: u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?),
-        payload: bytes.get(HEADER..length)?,
-    };
-    Some((heard, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-/// The refusal in a message of type `NLMSG_ERROR`; `None` if it is an acknowledgement. Behind the number is the header of the request, cut off
-/// there, and then attributes.
-pub(super) fn refusal(payload: &[u8]) -> Option<KernelError> {
-    let number = i32::from_ne_bytes(*payload.first_chunk()?);
-    if number == 0 {
-        return None;
-    }
-    let explained =
-        payload.get(4 + HEADER..).and_then(|attributes| find(attributes, NLMSGERR_ATTR_MSG)).map(text);
-    Some(KernelError { errno: Errno::from_raw(number.saturating_abs()), text: explained })
 }

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use cni::LinkName;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use serde::{Deserialize, Serialize};
 
 use super::link::{
     IFLA_EXT_MASK, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, RTEXT_FILTER_SKIP_STATS, is_on, new_link,
 };
 use super::message::{LinkHeader, Message, RTM_GETLINK, RTM_NEWLINK};
+use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
 use super::{Link, MacAddress, Netlink, NetlinkError};
 use crate::nfnetlink::{Attributes, be16, ip, ne32, parse};
 
