@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
-use cni::LinkName;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, setsockopt, socket,
@@ -12,7 +11,7 @@ use nix::sys::socket::{
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::MacAddress;
+use crate::netlink::{Link, MacAddress};
 
 /// `ff02::1`, all nodes on the link.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -22,9 +21,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// find out by themselves, only later; what the kernel refuses is ignored for the same reason.
 ///
 /// Neither takes a packet socket: to close one waits for a grace period of the kernel, 5 to 19 ms where it was measured.
-pub fn announce(host: &mut Host<'_>, ifname: &LinkName, addresses: &[IpAddr]) -> Result<(), Error> {
+pub fn announce(host: &mut Host<'_>, link: &Link, addresses: &[IpAddr]) -> Result<(), Error> {
     let container = host.need_container("announce its addresses")?;
-    let Some(link) = container.netlink()?.link(ifname.as_str())? else { return Ok(()) };
     for address in addresses.iter().filter(|address| address.is_ipv4()) {
         // To resolve its own address, the kernel asks for it in the name of the same address: a gratuitous ARP request.
         drop(container.netlink()?.solicit(link.index, *address));

@@ -159,6 +159,18 @@ impl<'a> Host<'a> {
         Ok(self.netlink()?.link(name)?)
     }
 
+    /// A link of the host that must be there.
+    pub fn need_link(&mut self, name: &LinkName) -> Result<Link, Error> {
+        let link = self.link(name.as_str())?;
+        link.ok_or_else(|| Error::LinkMissing { name: name.to_string(), place: "on the host" })
+    }
+
+    /// A link of the container that must be there.
+    pub fn need_container_link(&mut self, name: &LinkName) -> Result<Link, Error> {
+        let link = self.container_link(name)?;
+        link.ok_or_else(|| Error::LinkMissing { name: name.to_string(), place: "in the container" })
+    }
+
     /// Deletes a link of the host, or keeps it for [`Host::together`].
     pub fn delete_link(&mut self, link: &Link) -> Result<(), Error> {
         match &mut self.leaving {

@@ -15,18 +15,24 @@ const DUMP_ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
+    /// Names and indexes of links that have been seen here.
+    pub(super) seen: Vec<(String, u32)>,
 }
 
 impl Netlink {
     /// A socket in the calling thread's namespace.
     pub fn open() -> Result<Self, NetlinkError> {
-        Socket::open().map(|socket| Self { socket }).map_err(|source| NetlinkError::Open { source })
+        Socket::open().map(Self::of).map_err(|source| NetlinkError::Open { source })
     }
 
     /// A socket in another namespace.
     pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
         let socket = netns.run(Socket::open).map_err(io::Error::from).and_then(|socket| socket);
-        socket.map(|socket| Self { socket }).map_err(|source| NetlinkError::Open { source })
+        socket.map(Self::of).map_err(|source| NetlinkError::Open { source })
+    }
+
+    fn of(socket: Socket) -> Self {
+        Self { socket, seen: Vec::new() }
     }
 
     /// Sends a change and waits for its acknowledgement.

@@ -218,7 +218,9 @@ impl Netlink {
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
         message.content.string(IFLA_IFNAME, name);
-        self.get_link(message, || format!("look up link {name}"))
+        let found = self.get_link(message, || format!("look up link {name}"))?;
+        self.remember(name, found.as_ref());
+        Ok(found)
     }
 
     /// The link of an index.
@@ -236,6 +238,20 @@ impl Netlink {
         Ok(self.get(message, operation)?.as_ref().and_then(Link::of))
     }
 
+    /// The index of the link of a name, without asking again where the link has been seen before through this socket. For the length of a plugin's
+    /// call: an index is not given to another link, so at worst its link is gone, and the kernel says so when it is used.
+    pub fn link_index(&mut self, name: &str) -> Result<Option<u32>, NetlinkError> {
+        match self.seen.iter().find(|(seen, _)| seen == name) {
+            Some((_, index)) => Ok(Some(*index)),
+            None => Ok(self.link(name)?.map(|link| link.index)),
+        }
+    }
+
+    fn remember(&mut self, name: &str, link: Option<&Link>) {
+        self.seen.retain(|(seen, _)| seen != name);
+        self.seen.extend(link.map(|link| (name.to_owned(), link.index)));
+    }
+
     /// All links.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
@@ -244,11 +260,16 @@ impl Netlink {
         Ok(answers.iter().filter_map(Link::of).collect())
     }
 
-    /// Makes a veth pair with its far end in the container at once: no temporary name, no move, no race.
-    pub fn create_veth(&mut self, spec: &VethPairSpec<'_>) -> Result<(), NetlinkError> {
-        self.change(spec.message(), NLM_F_CREATE | NLM_F_EXCL, || {
+    /// Makes a veth pair with its far end in the container at once: no temporary name, no move, no race. Returns the index of the end in this
+    /// namespace, if the link is still there.
+    pub fn create_veth(&mut self, spec: &VethPairSpec<'_>) -> Result<Option<u32>, NetlinkError> {
+        let made = self.change_echoed(spec.message(), NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create veth pair {} (host) and {} (container)", spec.host, spec.container)
-        })
+        })?;
+        let made = made.as_ref().and_then(Link::of);
+        self.remember(spec.host.as_str(), made.as_ref());
+        // Before Linux 6.2 the kernel does not say what it has made.
+        self.link_index(spec.host.as_str())
     }
 
     /// Makes a veth pair with both ends in this namespace, and gives one of them an address.
@@ -277,6 +298,7 @@ impl Netlink {
 
     /// Deletes a link by index; that it is gone already is no error.
     pub fn delete_link(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
+        self.seen.retain(|(_, seen)| *seen != index);
         let message = Message::link(RTM_DELLINK, LinkHeader { index, ..LinkHeader::default() });
         match self.change(message, 0, || format!("delete link {name}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
@@ -300,6 +322,7 @@ impl Netlink {
     /// Deletes links as members of a group that nobody else has (`rtnl_group_dellink` in the kernel's `rtnetlink.c`). A group is a number that
     /// any link can have, for a request to concern all that have it.
     fn delete_group(&mut self, links: &[(u32, &str)]) -> Result<(), NetlinkError> {
+        self.seen.retain(|(_, seen)| !links.iter().any(|(index, _)| index == seen));
         // Numbers that a person has chosen are small. 0 is the group of everybody else, and the kernel refuses to delete it.
         const OURS: u32 = 1 << 30;
         let group = random().map_or(0, |bytes| u32::from_ne_bytes(bytes) >> 2 | OURS);
@@ -464,12 +487,26 @@ impl Link {
     }
 }
 
+impl From<Link> for cni::Interface {
+    /// The link as a result lists it; whose sandbox it is in, it does not know.
+    fn from(link: Link) -> Self {
+        Self { name: link.name, mac: link.mac, mtu: link.mtu, ..Self::default() }
+    }
+}
+
 /// A switch, which is a byte.
 pub(super) fn is_on(value: &[u8]) -> bool {
     value.first().is_some_and(|on| *on != 0)
 }
 
 fn mac_text(bytes: &[u8]) -> String {
-    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.join(":")
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    let mut text = String::with_capacity(bytes.len() * 3);
+    for byte in bytes {
+        if !text.is_empty() {
+            text.push(':');
+        }
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+    text
 }

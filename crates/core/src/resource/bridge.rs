@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, Role, host_link, is_shared, mark_shared, same};
+use super::{Lifecycle, Role, host_index, host_link, is_shared, mark_shared, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{BridgeSettings, Link, LinkChange, MacAddress, Netlink, PortSettings, VlanRange};
@@ -202,8 +202,6 @@ impl Bridge {
 
 impl Lifecycle for Bridge {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        // Looked at before the lock, so that a name held by something else leaves no trace.
-        self.find(host)?;
         self.shared().acquire(&host.user(), |note: &mut Note<'_, Origin>| {
             let link = match self.find(host)? {
                 None => self.create(host, note)?,
@@ -354,26 +352,30 @@ impl BridgePort {
 
 impl Lifecycle for BridgePort {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let bridge = host_link(host, self.bridge.as_str())?;
-        let link = host_link(host, self.link.as_str())?;
-        let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
-        host.netlink()?.change_link(link.index, &link.name, &change)?;
+        let bridge = host_index(host, self.bridge.as_str())?;
+        let link = host_index(host, self.link.as_str())?;
         // A new port has neither, so only what is asked for is written.
         let settings = PortSettings {
             hairpin: self.hairpin.then_some(true),
             isolated: self.isolated.then_some(true),
             ..PortSettings::default()
         };
-        host.netlink()?.set_port(link.index, &self.link, settings)?;
-        if self.clear_vlans || self.native_vlan.is_some() || !self.trunk.0.is_empty() {
-            self.configure_vlans(host, link.index)?;
+        let has_vlans = self.clear_vlans || self.native_vlan.is_some() || !self.trunk.0.is_empty();
+        let up = Some(true);
+        let name = self.link.as_str();
+        if settings == PortSettings::default() && !has_vlans {
+            // In one request the kernel makes it a port before it brings it up.
+            let change = LinkChange { master: Some(bridge), up, ..LinkChange::default() };
+            return Ok(host.netlink()?.change_link(link, name, &change)?);
+        }
+        let change = LinkChange { master: Some(bridge), ..LinkChange::default() };
+        host.netlink()?.change_link(link, name, &change)?;
+        host.netlink()?.set_port(link, &self.link, settings)?;
+        if has_vlans {
+            self.configure_vlans(host, link)?;
         }
         // Up only now, so that no frame passes with other settings.
-        Ok(host.netlink()?.change_link(
-            link.index,
-            &link.name,
-            &LinkChange { up: Some(true), ..LinkChange::default() },
-        )?)
+        Ok(host.netlink()?.change_link(link, name, &LinkChange { up, ..LinkChange::default() })?)
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {

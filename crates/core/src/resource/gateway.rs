@@ -3,10 +3,10 @@
 use cni::{Cidr, LinkName};
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_link, same};
+use super::{Lifecycle, host_index, host_link, same};
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::{Link, NetlinkError};
+use crate::netlink::NetlinkError;
 use crate::shared::{Note, Shared};
 use crate::sysctl::Key;
 
@@ -64,16 +64,16 @@ impl Gateway {
         Replaced { address, gateway: gateway.shared().is_used() }
     }
 
-    fn add(&self, host: &mut Host<'_>, link: &Link, replaced: &[Replaced]) -> Result<(), Error> {
+    fn add(&self, host: &mut Host<'_>, link: u32, replaced: &[Replaced]) -> Result<(), Error> {
         let netlink = host.netlink()?;
         for other in replaced {
-            tolerate_missing(netlink.delete_address(link.index, &link.name, &other.address))?;
+            tolerate_missing(netlink.delete_address(link, self.link.as_str(), &other.address))?;
         }
         if !self.address.is_ipv4() {
             // A host that has IPv6 disabled by default can still have it on this link, where it is asked for.
             Key::of_interface("ipv6", &self.link, "disable_ipv6").write_if_present("0")?;
         }
-        Ok(netlink.add_address(link.index, &link.name, &self.address, false)?)
+        Ok(netlink.add_address(link, self.link.as_str(), &self.address, false)?)
     }
 
     /// After the last user: what it replaced comes back, unless that was a gateway that nobody needs any more.
@@ -111,8 +111,8 @@ fn tolerate_missing(result: Result<(), NetlinkError>) -> Result<(), NetlinkError
 impl Lifecycle for Gateway {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.shared().acquire(&host.user(), |note: &mut Note<'_, Added>| {
-            let link = host_link(host, self.link.as_str())?;
-            let present = host.netlink()?.addresses(link.index)?;
+            let link = host_index(host, self.link.as_str())?;
+            let present = host.netlink()?.addresses(link)?;
             if present.iter().any(|address| address.cidr == self.address) {
                 return Ok::<_, Error>(());
             }
@@ -126,8 +126,8 @@ impl Lifecycle for Gateway {
                 });
             }
             let replaced: Vec<Replaced> = others.into_iter().map(|other| self.of(other)).collect();
-            note.set(Added { index: link.index, replaced: replaced.clone() })?;
-            self.add(host, &link, &replaced)
+            note.set(Added { index: link, replaced: replaced.clone() })?;
+            self.add(host, link, &replaced)
         })
     }
 

@@ -97,27 +97,25 @@ impl Lifecycle for Interface {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let container = host.need_container("configure its interface")?;
         container.netns.run(|| self.write_sysctls())??;
-        let link = container_link(host, self.name.as_str(), "configure its interface")?;
+        let name = self.name.as_str();
         let netlink = host.need_container("configure its interface")?.netlink()?;
-        if self.up && !link.up {
-            netlink.change_link(
-                link.index,
-                &link.name,
-                &LinkChange { up: Some(true), ..LinkChange::default() },
-            )?;
+        let missing = || Error::LinkMissing { name: name.to_owned(), place: "in the container" };
+        let index = netlink.link_index(name)?.ok_or_else(missing)?;
+        if self.up {
+            netlink.change_link(index, name, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         }
         for address in &self.addresses {
-            match netlink.add_address(link.index, &link.name, address, self.dad) {
+            match netlink.add_address(index, name, address, self.dad) {
                 Err(error) if error.is_exists() => {}
                 other => other?,
             }
         }
         if self.dad && self.addresses.iter().any(|address| !address.is_ipv4()) {
-            self.wait_for_dad(host, link.index)?;
+            self.wait_for_dad(host, index)?;
         }
         let netlink = host.need_container("configure its interface")?.netlink()?;
         for route in &self.routes {
-            self.add_route(netlink, link.index, route)?;
+            self.add_route(netlink, index, route)?;
         }
         Ok(())
     }

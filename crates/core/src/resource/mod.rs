@@ -240,6 +240,12 @@ fn link_on_host(netlink: &mut Netlink, name: &str) -> Result<Link, Error> {
     netlink.link(name)?.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
 }
 
+/// The index of a link on the host that must be there.
+fn host_index(host: &mut Host<'_>, name: &str) -> Result<u32, Error> {
+    let index = host.netlink()?.link_index(name)?;
+    index.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
+}
+
 /// A link in the container that must be there.
 fn container_link(host: &mut Host<'_>, name: &str, operation: &'static str) -> Result<Link, Error> {
     let found = host.need_container(operation)?.netlink()?.link(name)?;

@@ -9,7 +9,7 @@ use super::{Lifecycle, Role, container_link, host_link, same};
 use crate::attachment::Collection;
 use crate::error::Error;
 use crate::host::Host;
-use crate::netlink::{LinkChange, MacAddress, Netlink, VethPairSpec};
+use crate::netlink::{LinkChange, MacAddress, Netlink, NetlinkError, VethPairSpec};
 use crate::owner::Owner;
 use crate::sysctl::Key;
 
@@ -66,10 +66,6 @@ impl VethPair {
 impl Lifecycle for VethPair {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         let alias = host.owner().alias();
-        if let Some(left) = host.link(self.host.as_str())?.filter(|link| link.alias == alias) {
-            // An earlier attachment of this name, of which nothing else is known.
-            host.netlink()?.delete_link(left.index, &left.name)?;
-        }
         let netns = host.need_container("create its interface")?.duplicate()?;
         let spec = VethPairSpec {
             host: &self.host,
@@ -78,14 +74,22 @@ impl Lifecycle for VethPair {
             mtu: self.mtu,
             mac: self.mac,
         };
-        match host.netlink()?.create_veth(&spec) {
+        let mut made = host.netlink()?.create_veth(&spec);
+        if made.as_ref().is_err_and(NetlinkError::is_exists)
+            && let Some(left) = host.link(self.host.as_str())?.filter(|link| link.alias == alias)
+        {
+            // An earlier attachment of this name, of which nothing else is known.
+            host.netlink()?.delete_link(left.index, &left.name)?;
+            made = host.netlink()?.create_veth(&spec);
+        }
+        let index = match made {
             Err(error) if error.is_exists() => return Err(self.taken(host)?),
             other => other?,
-        }
-        let link = host_link(host, self.host.as_str())?;
+        };
+        let missing = || Error::LinkMissing { name: self.host.to_string(), place: "on the host" };
         host.netlink()?.change_link(
-            link.index,
-            &link.name,
+            index.ok_or_else(missing)?,
+            self.host.as_str(),
             &LinkChange { alias: Some(alias), ..LinkChange::default() },
         )?;
         Key::of_interface("ipv6", &self.host, "accept_ra").write_if_present("0")?;

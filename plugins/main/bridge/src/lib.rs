@@ -143,48 +143,33 @@ fn build(
         None => AddResult::default(),
     };
     let network = plan::complete(config, ipam)?;
-    let mac = building.host().container_link(target.ifname())?.map(|link| link.mac).unwrap_or_default();
+    let inside = building.host().need_container_link(target.ifname())?;
     building.ensure(plan::network(
         config,
         &network,
         host_end,
         target.ifname(),
-        &mac,
+        &inside.mac,
         firewall::preferred,
     )?)?;
-    if !config.disable_container_interface {
-        building.host().wait_until_running(host_end, PORT_LIMIT)?;
+    let host = building.host();
+    let outside = if config.disable_container_interface {
+        host.need_link(host_end)?
+    } else {
+        let running = host.wait_until_running(host_end, PORT_LIMIT)?;
         let addresses: Vec<IpAddr> = network.ips.iter().map(|ip| ip.address.address()).collect();
-        announce(building.host(), target.ifname(), &addresses)?;
-    }
-    Ok(AddResult { interfaces: interfaces(building.host(), config, target, host_end)?, ..network })
-}
-
-/// The interfaces of the result, as the kernel has them now: bridge, host's end, container's end, and the gateway's where it has its own.
-fn interfaces(
-    host: &mut Host<'_>,
-    config: &Config,
-    target: &Target,
-    host_end: &LinkName,
-) -> Result<Vec<Interface>, Failure> {
-    let mut names = vec![config.bridge.clone(), host_end.clone()];
-    let gateway = if config.ipam.is_some() { config.vlan_gateway()? } else { None };
-    names.extend(gateway);
-    let mut interfaces = Vec::new();
-    for name in names {
-        let link = host
-            .link(name.as_str())?
-            .ok_or(Error::LinkMissing { name: name.to_string(), place: "on the host" })?;
-        interfaces.push(Interface { name: link.name, mac: link.mac, mtu: link.mtu, ..Interface::default() });
-    }
-    let missing = || Error::LinkMissing { name: target.ifname().to_string(), place: "in the container" };
-    let link = host.container_link(target.ifname())?.ok_or_else(missing)?;
+        announce(host, &inside, &addresses)?;
+        running
+    };
     let sandbox = target.netns().display().to_string();
-    interfaces.insert(
-        2,
-        Interface { name: link.name, mac: link.mac, mtu: link.mtu, sandbox, ..Interface::default() },
-    );
-    Ok(interfaces)
+    // Looked at last: a port may have made its MTU smaller.
+    let mut interfaces =
+        vec![host.need_link(&config.bridge)?.into(), outside.into(), Interface { sandbox, ..inside.into() }];
+    let gateway = if config.ipam.is_some() { config.vlan_gateway()? } else { None };
+    if let Some(name) = gateway {
+        interfaces.push(host.need_link(&name)?.into());
+    }
+    Ok(AddResult { interfaces, ..network })
 }
 
 /// Deletes the bridge if it is ours and nobody remembers. A configuration that is not valid names none.
@@ -226,8 +211,7 @@ fn expected(
     previous: &AddResult,
     target: &Target,
 ) -> Result<Vec<Resource>, Failure> {
-    let missing = || Error::LinkMissing { name: target.ifname().to_string(), place: "in the container" };
-    let inside = host.container_link(target.ifname())?.ok_or_else(missing)?;
+    let inside = host.need_container_link(target.ifname())?;
     let peer = inside.peer.map(|index| host.netlink().and_then(|netlink| Ok(netlink.link_by_index(index)?)));
     let outside = peer.transpose()?.flatten().ok_or_else(|| Error::LinkMissing {
         name: format!("the peer of {}", target.ifname()),
@@ -271,8 +255,7 @@ fn compare(host: &mut Host<'_>, previous: &AddResult, target: &Target) -> Result
             "missing".to_owned(),
         ));
     };
-    let missing = || Error::LinkMissing { name: ifname.to_string(), place: "in the container" };
-    let link = host.container_link(ifname)?.ok_or_else(missing)?;
+    let link = host.need_container_link(ifname)?;
     if !listed.mac.is_empty() && !listed.mac.eq_ignore_ascii_case(&link.mac) {
         return Err(different(format!("hardware address of {ifname}"), listed.mac.clone(), link.mac));
     }

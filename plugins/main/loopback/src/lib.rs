@@ -95,8 +95,7 @@ pub fn plan(lo: &LinkName) -> Vec<Resource> {
 }
 
 fn addresses(host: &mut Host<'_>, lo: &LinkName) -> Result<Vec<Cidr>, Failure> {
-    let missing = || Error::LinkMissing { name: lo.to_string(), place: "in the container" };
-    let link = host.container_link(lo)?.ok_or_else(missing)?;
+    let link = host.need_container_link(lo)?;
     let container = host.need_container("list the addresses of lo")?;
     let addresses = container.netlink()?.addresses(link.index).map_err(Error::from)?;
     Ok(addresses.into_iter().map(|address| address.cidr).collect())
@@ -104,8 +103,7 @@ fn addresses(host: &mut Host<'_>, lo: &LinkName) -> Result<Vec<Cidr>, Failure> {
 
 /// The interface as it is in the container: its first address of each family. All of them have to be loopback addresses.
 fn look(host: &mut Host<'_>, lo: &LinkName, target: &Target) -> Result<AddResult, Failure> {
-    let missing = || Error::LinkMissing { name: lo.to_string(), place: "in the container" };
-    let link = host.container_link(lo)?.ok_or_else(missing)?;
+    let link = host.need_container_link(lo)?;
     let addresses = addresses(host, lo)?;
     if let Some(foreign) = addresses.iter().find(|address| !address.address().is_loopback()) {
         let message = format!("loopback interface found with non-loopback address \"{foreign}\"");

@@ -204,37 +204,19 @@ fn build(
         target.ifname(),
         firewall::preferred,
     ))?;
-    building.host().wait_until_running(host_end, PORT_LIMIT)?;
+    let host = building.host();
+    let outside = host.wait_until_running(host_end, PORT_LIMIT)?;
+    let inside = host.need_container_link(target.ifname())?;
     let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address()).collect();
-    announce(building.host(), target.ifname(), &addresses)?;
-    Ok(AddResult { interfaces: interfaces(building.host(), network, target, host_end)?, ..result })
-}
-
-/// The interfaces of the result, as the kernel has them now: device, bridge, host's end, container's end.
-fn interfaces(
-    host: &mut Host<'_>,
-    network: &Network,
-    target: &Target,
-    host_end: &LinkName,
-) -> Result<Vec<Interface>, Failure> {
-    let mut interfaces = Vec::new();
-    for name in network.made().into_iter().chain([host_end]) {
-        let link = host
-            .link(name.as_str())?
-            .ok_or(Error::LinkMissing { name: name.to_string(), place: "on the host" })?;
-        interfaces.push(Interface { name: link.name, mac: link.mac, mtu: link.mtu, ..Interface::default() });
+    announce(host, &inside, &addresses)?;
+    // Device, bridge, host's end, container's end.
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for name in network.made() {
+        interfaces.push(host.need_link(name)?.into());
     }
-    let missing = || Error::LinkMissing { name: target.ifname().to_string(), place: "in the container" };
-    let link = host.container_link(target.ifname())?.ok_or_else(missing)?;
     let sandbox = target.netns().display().to_string();
-    interfaces.push(Interface {
-        name: link.name,
-        mac: link.mac,
-        mtu: link.mtu,
-        sandbox,
-        ..Interface::default()
-    });
-    Ok(interfaces)
+    interfaces.extend([outside.into(), Interface { sandbox, ..inside.into() }]);
+    Ok(AddResult { interfaces, ..result })
 }
 
 /// Removes what is ours and what nobody remembers: bridge and device, where the state directory was lost. A configuration that is not valid
@@ -285,8 +267,7 @@ fn compare(host: &mut Host<'_>, previous: &AddResult, target: &Target) -> Result
     let different = |what: String, expected: String, found: String| {
         Failure::from(Error::Different { what, expected, found })
     };
-    let missing = || Error::LinkMissing { name: ifname.to_string(), place: "in the container" };
-    let link = host.container_link(ifname)?.ok_or_else(missing)?;
+    let link = host.need_container_link(ifname)?;
     let inside = |interface: &&Interface| {
         interface.name == ifname.as_str() && !interface.sandbox.is_empty() && !interface.mac.is_empty()
     };
