@@ -27,7 +27,8 @@ pub struct Shared {
 pub struct Note<'a, N> {
     file: &'a mut LockedFile,
     value: Option<N>,
-    first: bool,
+    users: &'a Path,
+    user: &'a User,
 }
 
 impl<N: Serialize> Note<'_, N> {
@@ -37,8 +38,8 @@ impl<N: Serialize> Note<'_, N> {
     }
 
     /// Whether nobody else is entered. A note is then that of a removal that failed or was cut short.
-    pub fn is_first(&self) -> bool {
-        self.first
+    pub fn is_first(&self) -> Result<bool, StateError> {
+        Shared::is_alone(self.users, self.user)
     }
 
     /// Writes it down. To be called before the object is changed: whoever is killed in between has left what the last user needs.
@@ -67,12 +68,9 @@ impl Shared {
     {
         let mut file = LockedFile::create(&self.directory.join("note"))?;
         let users = self.directory.join("users");
-        state::make_directory(&users)?;
-        let entry = users.join(&user.file);
-        let first = Self::is_alone(&users, user)?;
-        state::write_private(&entry, &user.owner)?;
+        state::write_private(&users.join(&user.file), &user.owner)?;
         let value = decode(&file.read()?);
-        ensure(&mut Note { file: &mut file, value, first })
+        ensure(&mut Note { file: &mut file, value, users: &users, user })
     }
 
     /// Enters a user of an object whose name says that it is ours, so that there is nothing to remember.

@@ -4,9 +4,9 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -89,11 +89,22 @@ pub fn make_directory(path: &Path) -> Result<(), StateError> {
     }
 }
 
-/// Writes a file, for root only.
+/// Writes a file, for root only. Its directory is made if need be.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    options.open(path).and_then(|mut file| file.write_all(content)).map_err(StateError::file("write", path))
+    let mut attempts = 0;
+    let opened = loop {
+        match options.open(path) {
+            // It may be pruned by somebody else as soon as it is made.
+            Err(error) if error.kind() == ErrorKind::NotFound && attempts < ATTEMPTS => {
+                attempts += 1;
+                make_directory(path.parent().unwrap_or(path))?;
+            }
+            other => break other,
+        }
+    };
+    opened.and_then(|mut file| file.write_all(content)).map_err(StateError::file("write", path))
 }
 
 /// Opens a file for root only, made if need be with its directory, and leaves its content alone. One that is a link to another is refused.
@@ -275,18 +286,28 @@ impl LockedFile {
     fn take(file: File, path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
         lock(&file, path, deadline)?;
         let held = file.metadata().map_err(StateError::file("look at", path))?;
-        let current =
-            fs::symlink_metadata(path).is_ok_and(|now| now.dev() == held.dev() && now.ino() == held.ino());
-        Ok(current.then(|| Self { file, path: path.to_owned() }))
+        // Who removes it has it locked, and takes it no other name.
+        let is_there = held.nlink() > 0;
+        Ok(is_there.then(|| Self { file, path: path.to_owned() }))
     }
 
     /// The whole content.
     pub(crate) fn read(&mut self) -> Result<Vec<u8>, StateError> {
+        const ROOM: usize = 1024;
         let mut bytes = Vec::new();
-        io::Seek::rewind(&mut self.file)
-            .and_then(|()| self.file.read_to_end(&mut bytes))
-            .map_err(StateError::file("read", &self.path))?;
-        Ok(bytes)
+        loop {
+            let start = bytes.len();
+            bytes.resize(start.saturating_mul(2).max(ROOM), 0);
+            let room = bytes.get_mut(start..).unwrap_or_default();
+            let read = match self.file.read_at(room, start as u64) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => None,
+                other => Some(other.map_err(StateError::file("read", &self.path))?),
+            };
+            bytes.truncate(start + read.unwrap_or_default());
+            if read == Some(0) {
+                return Ok(bytes);
+            }
+        }
     }
 
     /// Whether there is nothing in it.

@@ -84,13 +84,13 @@ impl Netlink {
             }
             _ => {}
         }
-        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || format!("add address {cidr} to {name}"))
+        self.change(&message, NLM_F_CREATE | NLM_F_EXCL, || format!("add address {cidr} to {name}"))
     }
 
     /// Removes an address.
     pub fn delete_address(&mut self, index: u32, name: &str, cidr: &Cidr) -> Result<(), NetlinkError> {
         let message = message(RTM_DELADDR, index, cidr);
-        self.change(message, 0, || format!("remove address {cidr} from {name}"))
+        self.change(&message, 0, || format!("remove address {cidr} from {name}"))
     }
 }
 

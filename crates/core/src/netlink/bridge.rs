@@ -88,14 +88,14 @@ impl Netlink {
     pub fn create_bridge(&mut self, name: &LinkName, settings: &BridgeSettings) -> Result<(), NetlinkError> {
         let mut message = new_link(name, settings.mac, settings.mtu);
         settings.write(&mut message);
-        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || format!("create bridge {name}"))
+        self.change(&message, NLM_F_CREATE | NLM_F_EXCL, || format!("create bridge {name}"))
     }
 
     /// Switches VLAN filtering of a bridge. `RTM_NEWLINK`, because `RTM_SETLINK` accepts this and does nothing.
     pub fn set_vlan_filtering(&mut self, index: u32, name: &LinkName, on: bool) -> Result<(), NetlinkError> {
         let mut message = Message::link(RTM_NEWLINK, LinkHeader { index, ..LinkHeader::default() });
         BridgeSettings { vlan_filtering: Some(on), ..BridgeSettings::default() }.write(&mut message);
-        self.change(message, 0, || {
+        self.change(&message, 0, || {
             format!("switch VLAN filtering of bridge {name} {}", if on { "on" } else { "off" })
         })
     }
@@ -111,14 +111,14 @@ impl Netlink {
             return Ok(());
         }
         let message = settings.message(index);
-        self.change(message, 0, || format!("change settings of bridge port {name}"))
+        self.change(&message, 0, || format!("change settings of bridge port {name}"))
     }
 
     /// The settings of a bridge port; `None` if the link is not a port of a bridge.
     pub fn port(&mut self, name: &LinkName) -> Result<Option<PortSettings>, NetlinkError> {
         let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
         message.content.string(IFLA_IFNAME, name.as_str());
-        let answer = self.get(message, || format!("look up bridge port {name}"))?;
+        let answer = self.get(&message, || format!("look up bridge port {name}"))?;
         Ok(answer.as_ref().and_then(|answer| PortSettings::decode(answer.answer(RTM_NEWLINK)?)))
     }
 
@@ -140,7 +140,7 @@ impl Netlink {
         ranges: &[VlanRange],
     ) -> Result<(), NetlinkError> {
         let message = vlan_message(RTM_SETLINK, index, ranges);
-        self.change(message, 0, || format!("add VLANs to bridge port {name}"))
+        self.change(&message, 0, || format!("add VLANs to bridge port {name}"))
     }
 
     /// Removes VLANs from a bridge port.
@@ -151,7 +151,7 @@ impl Netlink {
         ranges: &[VlanRange],
     ) -> Result<(), NetlinkError> {
         let message = vlan_message(RTM_DELLINK, index, ranges);
-        self.change(message, 0, || format!("remove VLANs from bridge port {name}"))
+        self.change(&message, 0, || format!("remove VLANs from bridge port {name}"))
     }
 }
 

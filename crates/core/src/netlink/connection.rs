@@ -38,31 +38,31 @@ impl Netlink {
     /// Sends a change and waits for its acknowledgement.
     pub(super) fn change(
         &mut self,
-        message: Message,
+        message: &Message,
         flags: u16,
         operation: impl Fn() -> String,
     ) -> Result<(), NetlinkError> {
-        self.exchange(&message, NLM_F_ACK | flags, &operation).map(|_| ())
+        self.exchange(message, NLM_F_ACK | flags, &operation).map(|_| ())
     }
 
     /// The same, and what the kernel notifies of the change, where it sends that to who has asked for it.
     pub(super) fn change_echoed(
         &mut self,
-        message: Message,
+        message: &Message,
         flags: u16,
         operation: impl Fn() -> String,
     ) -> Result<Option<Message>, NetlinkError> {
-        let answer = self.exchange(&message, NLM_F_ACK | NLM_F_ECHO | flags, &operation)?;
+        let answer = self.exchange(message, NLM_F_ACK | NLM_F_ECHO | flags, &operation)?;
         Ok(answer.messages.into_iter().next())
     }
 
     /// Asks for one object. `None` if the kernel says there is no such thing.
     pub(super) fn get(
         &mut self,
-        message: Message,
+        message: &Message,
         operation: impl Fn() -> String,
     ) -> Result<Option<Message>, NetlinkError> {
-        match self.exchange(&message, 0, &operation) {
+        match self.exchange(message, 0, &operation) {
             Ok(answer) => Ok(answer.messages.into_iter().next()),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error),

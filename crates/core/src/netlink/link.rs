@@ -235,7 +235,7 @@ impl Netlink {
         operation: impl Fn() -> String,
     ) -> Result<Option<Link>, NetlinkError> {
         message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        Ok(self.get(message, operation)?.as_ref().and_then(Link::of))
+        Ok(self.get(&message, operation)?.as_ref().and_then(Link::of))
     }
 
     /// The index of the link of a name, without asking again where the link has been seen before through this socket. For the length of a plugin's
@@ -263,7 +263,7 @@ impl Netlink {
     /// Makes a veth pair with its far end in the container at once: no temporary name, no move, no race. Returns the index of the end in this
     /// namespace, if the link is still there.
     pub fn create_veth(&mut self, spec: &VethPairSpec<'_>) -> Result<Option<u32>, NetlinkError> {
-        let made = self.change_echoed(spec.message(), NLM_F_CREATE | NLM_F_EXCL, || {
+        let made = self.change_echoed(&spec.message(), NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create veth pair {} (host) and {} (container)", spec.host, spec.container)
         })?;
         let made = made.as_ref().and_then(Link::of);
@@ -286,21 +286,21 @@ impl Netlink {
                 peer.u32(IFLA_MTU, mtu);
             }
         };
-        self.change(veth(one, mac, mtu, peer), NLM_F_CREATE | NLM_F_EXCL, || {
+        self.change(&veth(one, mac, mtu, peer), NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create veth pair {one} and {other}")
         })
     }
 
     /// Changes a link. `name` is for messages.
     pub fn change_link(&mut self, index: u32, name: &str, change: &LinkChange) -> Result<(), NetlinkError> {
-        self.change(change.message(index), 0, || format!("change link {name} ({change})"))
+        self.change(&change.message(index), 0, || format!("change link {name} ({change})"))
     }
 
     /// Deletes a link by index; that it is gone already is no error.
     pub fn delete_link(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
         self.seen.retain(|(_, seen)| *seen != index);
         let message = Message::link(RTM_DELLINK, LinkHeader { index, ..LinkHeader::default() });
-        match self.change(message, 0, || format!("delete link {name}")) {
+        match self.change(&message, 0, || format!("delete link {name}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
             other => other,
         }
@@ -322,22 +322,22 @@ impl Netlink {
     /// Deletes links as members of a group that nobody else has (`rtnl_group_dellink` in the kernel's `rtnetlink.c`). A group is a number that
     /// any link can have, for a request to concern all that have it.
     fn delete_group(&mut self, links: &[(u32, &str)]) -> Result<(), NetlinkError> {
-        self.seen.retain(|(_, seen)| !links.iter().any(|(index, _)| index == seen));
         // Numbers that a person has chosen are small. 0 is the group of everybody else, and the kernel refuses to delete it.
         const OURS: u32 = 1 << 30;
+        self.seen.retain(|(_, seen)| !links.iter().any(|(index, _)| index == seen));
         let group = random().map_or(0, |bytes| u32::from_ne_bytes(bytes) >> 2 | OURS);
         for (index, name) in links {
             let mut message =
                 Message::link(RTM_SETLINK, LinkHeader { index: *index, ..LinkHeader::default() });
             message.content.u32(IFLA_GROUP, group);
-            match self.change(message, 0, || format!("put link {name} into group {group}")) {
+            match self.change(&message, 0, || format!("put link {name} into group {group}")) {
                 Err(error) if error.errno() == Some(Errno::ENODEV) => {}
                 other => other?,
             }
         }
         let mut message = Message::link(RTM_DELLINK, LinkHeader::default());
         message.content.u32(IFLA_GROUP, group);
-        match self.change(message, 0, || format!("delete the links of group {group}")) {
+        match self.change(&message, 0, || format!("delete the links of group {group}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
             other => other,
         }

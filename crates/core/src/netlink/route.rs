@@ -102,13 +102,13 @@ impl Netlink {
     /// Adds a route through a link. One that is there already in every respect is `EEXIST`.
     pub fn add_route(&mut self, index: u32, name: &str, route: &RouteEntry) -> Result<(), NetlinkError> {
         let message = message(RTM_NEWROUTE, index, route);
-        self.change(message, NLM_F_CREATE, || format!("add route {route} through {name}"))
+        self.change(&message, NLM_F_CREATE, || format!("add route {route} through {name}"))
     }
 
     /// Removes a route through a link.
     pub fn delete_route(&mut self, index: u32, name: &str, route: &RouteEntry) -> Result<(), NetlinkError> {
         let message = message(RTM_DELROUTE, index, route);
-        self.change(message, 0, || format!("remove route {route} through {name}"))
+        self.change(&message, 0, || format!("remove route {route} through {name}"))
     }
 
     /// The unicast routes of a family that go through a link, in all tables.
@@ -127,7 +127,7 @@ impl Netlink {
         let header = RouteHeader { family: family(address.is_ipv4()), prefix, ..RouteHeader::default() };
         let mut message = Message::route(RTM_GETROUTE, header);
         message.content.ip(RTA_DST, address);
-        match self.get(message, || format!("look up the route to {address}")) {
+        match self.get(&message, || format!("look up the route to {address}")) {
             Ok(answer) => Ok(answer.as_ref().and_then(|answer| {
                 let (_, attributes) = RouteHeader::split(answer.answer(RTM_NEWROUTE)?)?;
                 number(attributes, RTA_OIF)

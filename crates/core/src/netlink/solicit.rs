@@ -18,11 +18,11 @@ impl Netlink {
             message.content.ip(NDA_DST, address);
             message
         };
-        self.change(message(RTM_NEWNEIGH, NTF_USE), NLM_F_CREATE, || {
+        self.change(&message(RTM_NEWNEIGH, NTF_USE), NLM_F_CREATE, || {
             format!("ask who has {address} on the link with index {index}")
         })?;
         // Without an answer the kernel would ask again, and list an address of its own among its neighbours.
-        self.change(message(RTM_DELNEIGH, 0), 0, || {
+        self.change(&message(RTM_DELNEIGH, 0), 0, || {
             format!("forget who has {address} on the link with index {index}")
         })
     }

@@ -119,7 +119,7 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         let mut message = new_link(name, Some(mac), Some(mtu));
         write_info(&mut message, |data| settings.write(data));
-        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || {
+        self.change(&message, NLM_F_CREATE | NLM_F_EXCL, || {
             format!("create VXLAN device {name} (VNI {}, UDP port {})", settings.vni, settings.port)
         })
     }
@@ -133,7 +133,7 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         let mut message = Message::link(RTM_NEWLINK, LinkHeader { index, ..LinkHeader::default() });
         write_info(&mut message, |data| write_local(data, address));
-        self.change(message, 0, || format!("give the tunnels of {name} the source address {address}"))
+        self.change(&message, 0, || format!("give the tunnels of {name} the source address {address}"))
     }
 }
 

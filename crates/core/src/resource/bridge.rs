@@ -109,7 +109,7 @@ impl Bridge {
         let known = before.clone();
         if before.is_none() && !is_shared(link) {
             mark_shared(host, link)?;
-            self.accept_dad().write_if_present("0")?;
+            self.accept_dad().put_if_present("0")?;
         }
         let change = LinkChange {
             up: (!link.up).then_some(true),
@@ -132,7 +132,7 @@ impl Bridge {
         }
         if accept_ra.is_some() {
             // Before it is up: a container must not become the host's router (CVE-2020-10749).
-            self.accept_ra().write_if_present("0")?;
+            self.accept_ra().put_if_present("0")?;
         }
         if filter {
             host.netlink()?.set_vlan_filtering(link.index, &self.name, true)?;

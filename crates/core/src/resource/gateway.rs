@@ -71,7 +71,7 @@ impl Gateway {
         }
         if !self.address.is_ipv4() {
             // A host that has IPv6 disabled by default can still have it on this link, where it is asked for.
-            Key::of_interface("ipv6", &self.link, "disable_ipv6").write_if_present("0")?;
+            Key::of_interface("ipv6", &self.link, "disable_ipv6").put_if_present("0")?;
         }
         Ok(netlink.add_address(link, self.link.as_str(), &self.address, false)?)
     }

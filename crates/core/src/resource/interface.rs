@@ -44,13 +44,13 @@ impl Interface {
         if self.addresses.iter().any(|address| !address.is_ipv4()) {
             // Runtimes disable IPv6 in namespaces of hosts without it; an address was asked for, so it is wanted here.
             let lo = Key::new("net/ipv6/conf/lo/disable_ipv6")?;
-            lo.write_if_present("0")?;
-            Key::of_interface("ipv6", &self.name, "disable_ipv6").write_if_present("0")?;
-            Key::of_interface("ipv6", &self.name, "keep_addr_on_down").write_if_present("1")?;
+            lo.put_if_present("0")?;
+            Key::of_interface("ipv6", &self.name, "disable_ipv6").put_if_present("0")?;
+            Key::of_interface("ipv6", &self.name, "keep_addr_on_down").put_if_present("1")?;
         }
         for (parameter, value) in &self.sysctls {
             if let Some((family, parameter)) = parameter.split_once('/') {
-                Key::of_interface(family, &self.name, parameter).write_if_present(value)?;
+                Key::of_interface(family, &self.name, parameter).put_if_present(value)?;
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ fn turn_on(shared: &Shared, key: &Key, host: &Host<'_>) -> Result<(), Error> {
             return Ok::<_, Error>(());
         }
         // Somebody has turned it off meanwhile; what it was before the first user is still what it goes back to.
-        if note.is_first() || note.get().is_none() {
+        if note.get().is_none() || note.is_first()? {
             note.set(Before { value })?;
         }
         Ok(key.write("1")?)
@@ -175,7 +175,7 @@ impl Lifecycle for ProxyArp {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.shared().acquire(&host.user(), |note: &mut Note<'_, Silent>| {
             // Somebody may have changed them meanwhile; what they were before the first user is still what they go back to.
-            if note.is_first() || note.get().is_none() {
+            if note.get().is_none() || note.is_first()? {
                 let values = self.keys().iter().map(|(key, _)| key.read()).collect::<Result<_, _>>()?;
                 note.set(Silent { values })?;
             }

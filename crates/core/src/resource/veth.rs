@@ -92,7 +92,7 @@ impl Lifecycle for VethPair {
             self.host.as_str(),
             &LinkChange { alias: Some(alias), ..LinkChange::default() },
         )?;
-        Key::of_interface("ipv6", &self.host, "accept_ra").write_if_present("0")?;
+        Key::of_interface("ipv6", &self.host, "accept_ra").put_if_present("0")?;
         Ok(())
     }
 

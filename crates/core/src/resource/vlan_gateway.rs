@@ -57,7 +57,7 @@ impl VlanGateway {
     fn configure(&self, host: &mut Host<'_>, link: &Link) -> Result<(), Error> {
         for name in [&self.name, &self.port] {
             for parameter in ["accept_ra", "accept_dad"] {
-                Key::of_interface("ipv6", name, parameter).write_if_present("0")?;
+                Key::of_interface("ipv6", name, parameter).put_if_present("0")?;
             }
         }
         let bridge = host_link(host, self.bridge.as_str())?;
