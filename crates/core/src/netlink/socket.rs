@@ -85,7 +85,7 @@ impl Socket {
         let _ = socket.set_cap_ack(true);
         // Since 4.20: filters of dumps are honoured.
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Self { inner: socket, sequence: 0, buffer: Vec::new() })
+        Ok(Self { inner: socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
     }
 
     /// Has the kernel keep so many bytes of answers.
@@ -123,7 +123,6 @@ impl Socket {
     ) -> Result<(), NetlinkError> {
         let failed = |source| NetlinkError::Socket { operation: operation(), source };
         let mut deadline = None;
-        self.buffer.reserve(RECEIVE_BUFFER);
         loop {
             self.buffer.clear();
             match self.inner.recv(&mut self.buffer, 0) {
