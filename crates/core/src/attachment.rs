@@ -198,8 +198,7 @@ fn begin(
         plugin: host.plugin().to_owned(),
         netns: host.netns_id(),
     };
-    let cleared = if content.is_empty() { Ok(()) } else { log.clear() };
-    let begun = cleared.and_then(|()| log.append(&line(&header)?));
+    let begun = log.clear().and_then(|()| log.append(&line(&header)?));
     if let Err(error) = begun {
         // A full file system: nothing has been made yet, and the empty record would say otherwise.
         log.remove()?;

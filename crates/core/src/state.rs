@@ -193,6 +193,8 @@ fn lock(file: &File, path: &Path, deadline: Instant) -> Result<(), StateError> {
 pub(crate) struct LockedFile {
     file: File,
     path: PathBuf,
+    /// In bytes. Nobody else writes while it is locked.
+    length: u64,
 }
 
 impl LockedFile {
@@ -276,7 +278,7 @@ impl LockedFile {
         lock(&file, path, deadline)?;
         let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
         match linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
-            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
+            Ok(()) => Ok(Some(Self { file, path: path.to_owned(), length: 0 })),
             Err(Errno::EEXIST) => Ok(None),
             Err(errno) => Err(StateError::file("create", path)(errno.into())),
         }
@@ -288,41 +290,39 @@ impl LockedFile {
         let held = file.metadata().map_err(StateError::file("look at", path))?;
         // Who removes it has it locked, and takes it no other name.
         let is_there = held.nlink() > 0;
-        Ok(is_there.then(|| Self { file, path: path.to_owned() }))
+        Ok(is_there.then(|| Self { file, path: path.to_owned(), length: held.len() }))
     }
 
     /// The whole content.
     pub(crate) fn read(&mut self) -> Result<Vec<u8>, StateError> {
-        const ROOM: usize = 1024;
-        let mut bytes = Vec::new();
-        loop {
-            let start = bytes.len();
-            bytes.resize(start.saturating_mul(2).max(ROOM), 0);
-            let room = bytes.get_mut(start..).unwrap_or_default();
-            let read = match self.file.read_at(room, start as u64) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => None,
-                other => Some(other.map_err(StateError::file("read", &self.path))?),
-            };
-            bytes.truncate(start + read.unwrap_or_default());
-            if read == Some(0) {
-                return Ok(bytes);
-            }
-        }
+        let mut bytes = vec![0; usize::try_from(self.length).unwrap_or_default()];
+        self.file.read_exact_at(&mut bytes, 0).map_err(StateError::file("read", &self.path))?;
+        Ok(bytes)
     }
 
     /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.file.metadata().is_ok_and(|file| file.len() == 0)
+        self.length == 0
     }
 
     /// Adds to the end, in one write.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), StateError> {
-        self.file.write_all(bytes).map_err(StateError::file("write", &self.path))
+        let written = self.file.write_all(bytes);
+        // Of a file system that is full a part may be there.
+        self.length = match &written {
+            Ok(()) => self.length + bytes.len() as u64,
+            Err(_) => self.file.metadata().map_or(self.length, |now| now.len()),
+        };
+        written.map_err(StateError::file("write", &self.path))
     }
 
     /// Empties the file.
     pub(crate) fn clear(&mut self) -> Result<(), StateError> {
-        self.file.set_len(0).map_err(StateError::file("empty", &self.path))
+        if self.length > 0 {
+            self.file.set_len(0).map_err(StateError::file("empty", &self.path))?;
+            self.length = 0;
+        }
+        Ok(())
     }
 
     /// Removes the file, then its directories as far as they are empty.

@@ -153,7 +153,7 @@ pub fn same(one: &str, other: &str) -> bool {
 
 /// What is in a file of the kernel's, which gives a value in one piece if there is room for it.
 fn whole(mut file: File) -> io::Result<Vec<u8>> {
-    const ROOM: usize = 4096;
+    const ROOM: usize = 256;
     let mut bytes = Vec::new();
     loop {
         let start = bytes.len();

@@ -4,7 +4,7 @@ use std::io;
 
 use super::message::Message;
 use super::socket::{NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLMSG_DONE, NLMSG_ERROR, Socket, message as encode};
-use super::{KernelError, NetlinkError};
+use super::{KernelError, Link, NetlinkError};
 use crate::netns::Netns;
 use nix::errno::Errno;
 
@@ -15,8 +15,8 @@ const DUMP_ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
-    /// Names and indexes of links that have been seen here.
-    pub(super) seen: Vec<(String, u32)>,
+    /// Links as they were when they were last seen here.
+    pub(super) seen: Vec<Link>,
 }
 
 impl Netlink {

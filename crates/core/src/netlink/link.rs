@@ -12,7 +12,9 @@ use nix::errno::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use super::message::{LinkHeader, Message, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
+use super::message::{
+    AF_INET, AF_INET6, LinkHeader, Message, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
+};
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
 use super::{Netlink, NetlinkError, VxlanSettings};
 use crate::nfnetlink::{Attributes, find, ne32, parse, text};
@@ -36,6 +38,12 @@ pub(super) const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
+
+/// Below a family in `IFLA_AF_SPEC`: sysctls, of IPv4 as attributes by number, counted from 1; of IPv6 as an array, from 0 (`linux/ip.h`, `linux/ipv6.h`).
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
+const DEVCONF_ACCEPT_RA: usize = 3;
 
 const IFF_UP: u32 = 1;
 const IFF_PROMISC: u32 = 0x100;
@@ -171,6 +179,8 @@ pub struct Link {
     pub promiscuity: u32,
     /// Receives all multicast.
     pub all_multicast: bool,
+    /// Its sysctl `net/ipv6/conf/NAME/accept_ra`; `None` if it has no IPv6.
+    pub accept_ra: Option<u32>,
     /// For a bridge: whether it filters VLANs.
     pub vlan_filtering: Option<bool>,
     /// For a VXLAN device: its settings.
@@ -196,6 +206,8 @@ pub struct LinkChange {
     pub all_multicast: Option<bool>,
     /// Transmit queue length in packets.
     pub tx_queue_len: Option<u32>,
+    /// The sysctl `net/ipv4/conf/NAME/arp_notify`.
+    pub arp_notify: Option<u32>,
 }
 
 /// A veth pair to be made, one end here, the other in a container.
@@ -241,15 +253,20 @@ impl Netlink {
     /// The index of the link of a name, without asking again where the link has been seen before through this socket. For the length of a plugin's
     /// call: an index is not given to another link, so at worst its link is gone, and the kernel says so when it is used.
     pub fn link_index(&mut self, name: &str) -> Result<Option<u32>, NetlinkError> {
-        match self.seen.iter().find(|(seen, _)| seen == name) {
-            Some((_, index)) => Ok(Some(*index)),
+        match self.seen_link(name) {
+            Some(link) => Ok(Some(link.index)),
             None => Ok(self.link(name)?.map(|link| link.index)),
         }
     }
 
+    /// The link of a name as it was when it was last seen through this socket.
+    pub fn seen_link(&self, name: &str) -> Option<&Link> {
+        self.seen.iter().find(|link| link.name == name)
+    }
+
     fn remember(&mut self, name: &str, link: Option<&Link>) {
-        self.seen.retain(|(seen, _)| seen != name);
-        self.seen.extend(link.map(|link| (name.to_owned(), link.index)));
+        self.seen.retain(|link| link.name != name);
+        self.seen.extend(link.cloned());
     }
 
     /// All links.
@@ -298,7 +315,7 @@ impl Netlink {
 
     /// Deletes a link by index; that it is gone already is no error.
     pub fn delete_link(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
-        self.seen.retain(|(_, seen)| *seen != index);
+        self.seen.retain(|link| link.index != index);
         let message = Message::link(RTM_DELLINK, LinkHeader { index, ..LinkHeader::default() });
         match self.change(&message, 0, || format!("delete link {name}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
@@ -324,7 +341,7 @@ impl Netlink {
     fn delete_group(&mut self, links: &[(u32, &str)]) -> Result<(), NetlinkError> {
         // Numbers that a person has chosen are small. 0 is the group of everybody else, and the kernel refuses to delete it.
         const OURS: u32 = 1 << 30;
-        self.seen.retain(|(_, seen)| !links.iter().any(|(index, _)| index == seen));
+        self.seen.retain(|link| !links.iter().any(|(index, _)| *index == link.index));
         let group = random().map_or(0, |bytes| u32::from_ne_bytes(bytes) >> 2 | OURS);
         for (index, name) in links {
             let mut message =
@@ -420,6 +437,15 @@ impl LinkChange {
         if let Some(length) = self.tx_queue_len {
             message.content.u32(IFLA_TXQLEN, length);
         }
+        if let Some(value) = self.arp_notify {
+            message.content.nest(IFLA_AF_SPEC, |families| {
+                families.nest(u16::from(AF_INET), |inet| {
+                    inet.nest(IFLA_INET_CONF, |conf| {
+                        conf.u32(IPV4_DEVCONF_ARP_NOTIFY, value);
+                    });
+                });
+            });
+        }
         message
     }
 }
@@ -439,6 +465,7 @@ impl fmt::Display for LinkChange {
         words.extend(self.promiscuous.map(|on| format!("promisc {}", if on { "on" } else { "off" })));
         words.extend(self.all_multicast.map(|on| format!("allmulticast {}", if on { "on" } else { "off" })));
         words.extend(self.tx_queue_len.map(|length| format!("txqueuelen {length}")));
+        words.extend(self.arp_notify.map(|value| format!("arp_notify {value}")));
         f.write_str(&words.join(", "))
     }
 }
@@ -470,6 +497,7 @@ impl Link {
                 IFLA_OPERSTATE => link.running = matches!(value, [IF_OPER_UP | IF_OPER_UNKNOWN]),
                 IFLA_ADDRESS => link.mac = mac_text(value),
                 IFLA_LINKINFO => link.take_info(value),
+                IFLA_AF_SPEC => link.accept_ra = devconf6(value, DEVCONF_ACCEPT_RA),
                 _ => {}
             }
         }
@@ -497,6 +525,12 @@ impl From<Link> for cni::Interface {
 /// A switch, which is a byte.
 pub(super) fn is_on(value: &[u8]) -> bool {
     value.first().is_some_and(|on| *on != 0)
+}
+
+/// A sysctl of an interface below `net/ipv6/conf`, by its number, in what a link says of its families of addresses.
+fn devconf6(families: &[u8], number: usize) -> Option<u32> {
+    let values = find(find(families, u16::from(AF_INET6))?, IFLA_INET6_CONF)?;
+    ne32(values.chunks_exact(4).nth(number)?)
 }
 
 fn mac_text(bytes: &[u8]) -> String {

@@ -123,6 +123,7 @@ fn changes_of_links_are_those_of_the_crate() {
         mac: Some(MAC),
         alias: Some(String::new()),
         tx_queue_len: Some(5),
+        arp_notify: None, // the crate reads it, and does not write it
     };
     let mut theirs = link_message(
         7,
@@ -285,6 +286,7 @@ fn links_are_read_as_the_crate_writes_them() {
         all_multicast: true,
         vlan_filtering: Some(true),
         vxlan: None,
+        accept_ra: None,
     };
     let whole = bytes(&message);
     assert_eq!(Link::decode(&whole), Some(expected));
@@ -417,4 +419,24 @@ fn a_link_local_address_follows_from_the_hardware_address() {
     // The example of RFC 4291, appendix A, with an address of its kind.
     let mac: MacAddress = "34:56:78:9a:bc:de".parse().unwrap();
     assert_eq!(mac.link_local(), "fe80::3656:78ff:fe9a:bcde".parse::<std::net::Ipv6Addr>().unwrap());
+}
+
+/// The numbers of sysctls are the kernel's own, and the files say the same.
+#[test]
+fn sysctls_of_a_link_are_those_of_proc() {
+    let host = testkit::Host::new();
+    let file = |family: &str, name: &str| format!("/proc/sys/net/{family}/conf/lo/{name}");
+    let mut netlink = Netlink::open().unwrap();
+    for value in ["0", "2"] {
+        std::fs::write(file("ipv6", "accept_ra"), value).unwrap();
+        assert_eq!(netlink.link("lo").unwrap().unwrap().accept_ra, value.parse().ok());
+    }
+    let index = netlink.link_index("lo").unwrap().unwrap();
+    for value in [1, 0] {
+        let change = LinkChange { arp_notify: Some(value), ..LinkChange::default() };
+        netlink.change_link(index, "lo", &change).unwrap();
+        let found = std::fs::read_to_string(file("ipv4", "arp_notify")).unwrap();
+        assert_eq!(found.trim(), value.to_string());
+    }
+    drop(host);
 }

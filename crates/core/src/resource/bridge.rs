@@ -119,13 +119,13 @@ impl Bridge {
         };
         let filter = self.vlan_filtering && link.vlan_filtering != Some(true);
         let refuses = self.router || before.is_none();
-        let accept_ra = self.accept_ra().read().ok().filter(|value| refuses && value != "0");
+        let accept_ra = link.accept_ra.filter(|value| refuses && *value != 0);
         if let Some(before) = &mut before {
             before.up = before.up.or(change.up.map(|_| link.up));
             before.mtu = before.mtu.or(change.mtu.map(|_| link.mtu));
             before.promiscuous = before.promiscuous.or(change.promiscuous.map(|_| link.promiscuous));
             before.vlan_filtering = before.vlan_filtering.or(filter.then_some(false));
-            before.accept_ra = before.accept_ra.clone().or_else(|| accept_ra.clone());
+            before.accept_ra = before.accept_ra.take().or_else(|| accept_ra.map(|value| value.to_string()));
         }
         if before != known {
             before.map_or(Ok(()), |before| note.set(Origin::Found(before)))?;

@@ -38,8 +38,15 @@ pub struct Interface {
     pub dad: bool,
 }
 
+/// The one sysctl that the kernel takes with the link's other properties, so that no file below `/proc/sys` has to be opened for it.
+const ARP_NOTIFY: &str = "ipv4/arp_notify";
+
 impl Interface {
-    /// All the namespace's sysctls in one visit.
+    fn sysctl(&self, wanted: &str) -> Option<&str> {
+        self.sysctls.iter().find(|(parameter, _)| parameter == wanted).map(|(_, value)| value.as_str())
+    }
+
+    /// All the namespace's other sysctls in one visit.
     fn write_sysctls(&self) -> Result<(), SysctlError> {
         if self.addresses.iter().any(|address| !address.is_ipv4()) {
             // Runtimes disable IPv6 in namespaces of hosts without it; an address was asked for, so it is wanted here.
@@ -49,7 +56,9 @@ impl Interface {
             Key::of_interface("ipv6", &self.name, "keep_addr_on_down").put_if_present("1")?;
         }
         for (parameter, value) in &self.sysctls {
-            if let Some((family, parameter)) = parameter.split_once('/') {
+            if parameter != ARP_NOTIFY
+                && let Some((family, parameter)) = parameter.split_once('/')
+            {
                 Key::of_interface(family, &self.name, parameter).put_if_present(value)?;
             }
         }
@@ -101,9 +110,12 @@ impl Lifecycle for Interface {
         let netlink = host.need_container("configure its interface")?.netlink()?;
         let missing = || Error::LinkMissing { name: name.to_owned(), place: "in the container" };
         let index = netlink.link_index(name)?.ok_or_else(missing)?;
-        if self.up {
-            netlink.change_link(index, name, &LinkChange { up: Some(true), ..LinkChange::default() })?;
-        }
+        let change = LinkChange {
+            up: self.up.then_some(true),
+            arp_notify: self.sysctl(ARP_NOTIFY).and_then(|value| value.parse().ok()),
+            ..LinkChange::default()
+        };
+        netlink.change_link(index, name, &change)?;
         for address in &self.addresses {
             match netlink.add_address(index, name, address, self.dad) {
                 Err(error) if error.is_exists() => {}

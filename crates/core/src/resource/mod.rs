@@ -256,7 +256,7 @@ fn container_link(host: &mut Host<'_>, name: &str, operation: &'static str) -> R
 const SHARED_ALIAS: &str = "ferrule (shared)";
 
 /// Whether a link bears the mark of those that were made here and are shared.
-fn is_shared(link: &Link) -> bool {
+pub fn is_shared(link: &Link) -> bool {
     link.alias == SHARED_ALIAS
 }
 

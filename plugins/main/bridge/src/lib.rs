@@ -16,7 +16,8 @@ use ferrule_core::attachment::{self, Building, Collection};
 use ferrule_core::firewall::{self, Backend, Role};
 use ferrule_core::netlink::Netlink;
 use ferrule_core::resource::{
-    Lease, Lifecycle, collect_pairs, free_host_end, remove_registered, remove_unrecorded_veth, sweep_bridge,
+    Lease, Lifecycle, collect_pairs, free_host_end, is_shared, remove_registered, remove_unrecorded_veth,
+    sweep_bridge,
 };
 use ferrule_core::{Error, Host, privilege};
 use ferrule_host_local::HostLocal;
@@ -162,9 +163,13 @@ fn build(
         running
     };
     let sandbox = target.netns().display().to_string();
-    // Looked at last: a port may have made its MTU smaller.
-    let mut interfaces =
-        vec![host.need_link(&config.bridge)?.into(), outside.into(), Interface { sandbox, ..inside.into() }];
+    // The port may have changed it: a bridge that was not made here may have taken its address, and any has the smallest MTU of its ports.
+    let seen = host.netlink()?.seen_link(config.bridge.as_str());
+    let bridge = match seen.filter(|link| is_shared(link) && link.mtu == outside.mtu) {
+        Some(link) => link.clone(),
+        None => host.need_link(&config.bridge)?,
+    };
+    let mut interfaces = vec![bridge.into(), outside.into(), Interface { sandbox, ..inside.into() }];
     let gateway = if config.ipam.is_some() { config.vlan_gateway()? } else { None };
     if let Some(name) = gateway {
         interfaces.push(host.need_link(&name)?.into());
