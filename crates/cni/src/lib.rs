@@ -188,7 +188,7 @@ pub use failure::{Code, Failure};
 pub use name::{ContainerId, LinkName, NameError, NetworkName};
 pub use plugin::{Plugin, Response, respond};
 pub use process::run;
-pub use program::{ALLOCATOR, Allocator};
+pub use program::Allocator;
 pub use request::{Config, Request, Target, ValidAttachments, invalid};
 pub use result::{AddResult, Dns, Interface, Ip, ResultError, Route};
 pub use version::SpecVersion;

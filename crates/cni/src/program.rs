@@ -1,11 +1,6 @@
 //! What makes a program of a plugin.
 
-/// The allocator of a plugin's program: a process of milliseconds, which takes and gives back a few hundred blocks. It keeps what is given back, where musl's
-/// returns each page to the kernel at once and asks for it again (`docs/adr/0013-musl.md`).
-pub type Allocator = dlmalloc::GlobalDlmalloc;
-
-/// The value for a `#[global_allocator]`, for programs that are more than one plugin; others have it by [`main!`](crate::main).
-pub const ALLOCATOR: Allocator = dlmalloc::GlobalDlmalloc;
+pub use ferrule_allocator::Allocator;
 
 /// The whole of a plugin's program: `main` that [runs](crate::run) the plugin, and the [`Allocator`].
 ///
@@ -27,7 +22,7 @@ pub const ALLOCATOR: Allocator = dlmalloc::GlobalDlmalloc;
 macro_rules! main {
     ($plugin:expr) => {
         #[global_allocator]
-        static ALLOCATOR: $crate::Allocator = $crate::ALLOCATOR;
+        static ALLOCATOR: $crate::Allocator = $crate::Allocator::new();
 
         fn main() -> ::std::process::ExitCode {
             $crate::run(&$plugin)

@@ -1,5 +1,6 @@
 //! The host a plugin works on, seen from one call: its sockets, the container's namespace, and who is asking.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -54,6 +55,7 @@ impl Container {
 pub struct Host<'a> {
     request: &'a Request,
     owner: Owner,
+    user: OnceCell<User>,
     plugin: &'static str,
     netlink: Option<Netlink>,
     container: Option<Container>,
@@ -76,6 +78,7 @@ impl<'a> Host<'a> {
         Ok(Self {
             request,
             owner: Owner::new(request.config().name(), attachment),
+            user: OnceCell::new(),
             plugin,
             netlink: None,
             container,
@@ -103,6 +106,7 @@ impl<'a> Host<'a> {
         Self {
             request,
             owner: Owner::new(request.config().name(), attachment),
+            user: OnceCell::new(),
             plugin,
             netlink: None,
             container,
@@ -128,7 +132,7 @@ impl<'a> Host<'a> {
 
     /// This plugin's part of the attachment, as a user of shared objects.
     pub fn user(&self) -> User {
-        User::new(&self.owner, self.plugin)
+        self.user.get_or_init(|| User::new(&self.owner, self.plugin)).clone()
     }
 
     /// The socket in the host's namespace, opened when first asked for.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use cni::Plugin;
 
 #[global_allocator]
-static ALLOCATOR: cni::Allocator = cni::ALLOCATOR;
+static ALLOCATOR: cni::Allocator = cni::Allocator::new();
 
 /// Every plugin of the workspace, unless fewer were asked for; a test compares them with the directories.
 static PLUGINS: &[&(dyn Plugin + Sync)] = &[

@@ -16,7 +16,7 @@ use super::lease::{Listed, Owner};
 use super::table::{Block, Damaged, Table, hash};
 use crate::range::{Span, address, number};
 
-const MAGIC: [u8; 16] = *b"ferrule leases 1";
+const MAGIC: [u8; 16] = *b"ferrule leases 2";
 
 /// The index of one store.
 #[derive(Debug)]

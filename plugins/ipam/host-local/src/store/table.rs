@@ -48,8 +48,16 @@ impl Block {
         block.0
     }
 
+    /// [`mixed`] a word at a time, because an ADD reads and writes seven blocks.
     fn checksum(&self, number: u64) -> u64 {
-        hash(self.0.iter().skip(8).copied().chain(number.to_le_bytes()))
+        let (words, _) = self.0.as_chunks::<8>();
+        let words = words.iter().skip(1).map(|word| u64::from_le_bytes(*word));
+        // A multiplication carries upwards only: what is high in one word is low by the next.
+        mixed(
+            words
+                .chain([number])
+                .fold(BASIS, |state, word| (state ^ word).wrapping_mul(PRIME).rotate_left(29)),
+        )
     }
 
     pub(super) fn get<const N: usize>(&self, at: usize) -> [u8; N] {
@@ -112,12 +120,17 @@ impl Block {
     }
 }
 
-/// FNV-1a, finished with the mixer of splitmix64 so that the low bits, which choose the bucket, depend on all of the input.
+/// Of FNV-1a.
+const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const PRIME: u64 = 0x0100_0000_01b3;
+
+/// FNV-1a, [`mixed`].
 pub(super) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
-    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in bytes {
-        state = (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+    mixed(bytes.into_iter().fold(BASIS, |state, byte| (state ^ u64::from(byte)).wrapping_mul(PRIME)))
+}
+
+/// The mixer of splitmix64, so that the low bits, which choose the bucket, depend on all of the input.
+fn mixed(mut state: u64) -> u64 {
     state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     state ^ (state >> 31)
