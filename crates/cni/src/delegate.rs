@@ -1,6 +1,6 @@
 //! Running another plugin (specification section 4): an IPAM plugin, or any other.
 
-use std::io::{Cursor, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::environment::Verb;
 use crate::failure::{Code, Failure};
 use crate::json::shorten;
-use crate::plugin::respond;
+use crate::plugin::delegated;
 use crate::request::Request;
 use crate::result::AddResult;
 
@@ -78,7 +78,7 @@ impl<'a> Delegate<'a> {
 
     /// Any verb without a result.
     pub fn call(&self, verb: Verb) -> Result<(), Failure> {
-        self.start(verb)?.wait().map(|_| ())
+        self.start(verb)?.wait()
     }
 
     /// Starts a verb, so that the caller can do other work until the delegate has answered. One that is called has answered at once.
@@ -86,9 +86,7 @@ impl<'a> Delegate<'a> {
         /// The least a pipe holds whatever the user's limits; most configurations are smaller.
         const PIPE: usize = 4096;
         if let Some(plugin) = self.request.contained().find(&self.kind, &self.program) {
-            let environment = self.request.environment().with([("CNI_COMMAND", verb.as_str())]);
-            let stdin = Cursor::new(self.request.config().bytes().to_vec());
-            return Ok(Running::answered(self, verb, respond(plugin, &environment, stdin)));
+            return Ok(Running::answered(self, verb, delegated(plugin, verb, self.request)));
         }
         let deadline = self.deadline()?;
         let mut child = self.spawn(verb)?;

@@ -1,8 +1,7 @@
 //! What a network namespace path names, found out without entering it and without a system call library.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -55,20 +54,20 @@ pub(crate) fn state(path: &Path) -> NetnsState {
     kind_of_namespace(path)
 }
 
-/// Tells a network namespace from a mount or user namespace where that costs nothing: the kernel names an open `/proc/PID/ns` entry
-/// `net:[4026531840]`. One that is bound to a path has that path for a name; what it is, entering it will tell.
+/// Tells a network namespace from a mount or user namespace where that costs nothing: an entry of `/proc/PID/ns` is a link to
+/// `net:[4026531840]`. One that is bound to a path is none; what it is, entering it will tell.
 fn kind_of_namespace(path: &Path) -> NetnsState {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) => return absent_or_unreadable(error),
-    };
-    match fs::read_link(format!("/proc/thread-self/fd/{}", file.as_raw_fd())) {
-        Ok(name) if name.is_absolute() || name.as_os_str().as_bytes().starts_with(b"net:") => {
-            NetnsState::Foreign
+    match fs::read_link(path) {
+        Ok(name) if name.is_relative() && is_other_kind(name.as_os_str().as_bytes()) => {
+            NetnsState::NotANamespace("a namespace of another kind")
         }
-        Ok(_) => NetnsState::NotANamespace("a namespace of another kind"),
-        Err(error) => NetnsState::Unreadable(error),
+        _ => NetnsState::Foreign,
     }
+}
+
+/// Whether it is what an entry of `/proc/PID/ns` that is not of the network kind leads to.
+fn is_other_kind(name: &[u8]) -> bool {
+    name.ends_with(b"]") && name.contains(&b'[') && !name.starts_with(b"net:[")
 }
 
 fn absent_or_unreadable(error: io::Error) -> NetnsState {

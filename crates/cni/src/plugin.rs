@@ -108,7 +108,7 @@ impl Added {
 
     /// Disconnects the container again: for the runtime this ADD has failed, and a failed ADD leaves the host as it was.
     pub(crate) fn undo(&self, plugin: &dyn Plugin) -> Result<(), Failure> {
-        guarded(|| plugin.del(&self.request, &self.target.attachment, Some(&self.target.netns)))
+        disconnect(plugin, &self.request, &self.target)
     }
 }
 
@@ -173,22 +173,53 @@ fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<
     request.config().prev_result()?;
     let target = netns::target(request.environment(), parameters)?;
     let added = Added { request, target };
-    let result = catch(|| plugin.add(&added.request, &added.target));
-    let failure = match result {
+    let document = connect(plugin, &added.request, &added.target)?;
+    Ok((document, added))
+}
+
+/// ADD, with its result as a document of the request's version.
+fn connect(plugin: &dyn Plugin, request: &Request, target: &Target) -> Result<Value, Failure> {
+    let failure = match catch(|| plugin.add(request, target)) {
         // The plugin failed and took back what it had done.
         Ok(Err(failure)) => return Err(failure),
-        Ok(Ok(result)) => match result.write(added.request.config().version()) {
-            Ok(document) => return Ok((document, added)),
+        Ok(Ok(result)) => match result.write(request.config().version()) {
+            Ok(document) => return Ok(document),
             Err(error) => Failure::from_error(Code::InvalidConfig, &error)
                 .hint("this version's result needs an address: add `ipam`, or raise `cniVersion`"),
         },
         Err(panic) => panic,
     };
     // Nobody else knows of what was made.
-    Err(match added.undo(plugin) {
+    Err(match disconnect(plugin, request, target) {
         Ok(()) => failure,
         Err(cleanup) => failure.detail(format!("and taking it back failed: {}", cleanup.message())),
     })
+}
+
+/// Takes an ADD back.
+fn disconnect(plugin: &dyn Plugin, request: &Request, target: &Target) -> Result<(), Failure> {
+    guarded(|| plugin.del(request, &target.attachment, Some(&target.netns)))
+}
+
+/// Answers for a plugin that is part of the program of one that delegates to it: as [`respond`] would, but without what has been done for the one
+/// that delegates. Its configuration has been read, and the namespace has been found to be one.
+pub(crate) fn delegated(
+    plugin: &dyn Plugin,
+    verb: Verb,
+    request: &Request,
+) -> Result<Option<Value>, Failure> {
+    request.config().require_version(plugin.versions())?;
+    allowed(verb, request.config().version())?;
+    let parameters = environment::parameters(request.environment(), verb)?;
+    match (verb, parameters) {
+        (Verb::Add, Parameters { attachment: Some(attachment), netns: Some(netns) }) => {
+            connect(plugin, request, &Target { attachment, netns }).map(Some)
+        }
+        (Verb::Check, Parameters { attachment: Some(attachment), netns: Some(netns) }) => {
+            guarded(|| plugin.check(request, &Target { attachment, netns })).map(|()| None)
+        }
+        (verb, parameters) => call(plugin, verb, request, parameters).map(|()| None),
+    }
 }
 
 fn call(plugin: &dyn Plugin, verb: Verb, request: &Request, parameters: Parameters) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io::{self, Write};
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -27,7 +28,10 @@ pub fn run(plugin: &(dyn Plugin + Sync)) -> ExitCode {
         .unwrap_or_else(|payload| Response::failed(&panicked(payload.as_ref()), SpecVersion::NEWEST).into());
     note(&response.notes);
     let Err(error) = print(response.document.as_ref()) else {
-        return if response.success { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let exit = if response.success { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        // The kernel takes their memory back at once, and sooner.
+        mem::forget((response, added));
+        return exit;
     };
     note(&[format!("can't write to standard output: {error}")]);
     if let Some(added) = added {

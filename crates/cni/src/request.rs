@@ -58,6 +58,11 @@ impl Config {
         Ok(Self { bytes, object, version, name, kind })
     }
 
+    /// Error 1 unless a plugin that supports these versions can be asked with this configuration.
+    pub(crate) fn require_version(&self, supported: &[SpecVersion]) -> Result<(), Failure> {
+        version(&self.object, supported).map(drop)
+    }
+
     /// The version of the request; results are written in it.
     pub fn version(&self) -> SpecVersion {
         self.version

@@ -1,5 +1,6 @@
 //! A delegate that has been started: its output, its end, and what it said.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::{Child, ExitStatus};
 use std::thread;
@@ -13,8 +14,6 @@ use super::{Delegate, LEAST_TIMEOUT};
 use crate::environment::Verb;
 use crate::failure::{Code, Failure};
 use crate::json;
-use crate::plugin::Response;
-use crate::process;
 use crate::result::AddResult;
 
 /// More output than this is not a CNI document.
@@ -44,7 +43,7 @@ pub struct Running<'a> {
 enum Work {
     Process(Process),
     /// It was called, and has answered.
-    Done(Response),
+    Done(Result<Option<Value>, Failure>),
 }
 
 /// A delegate's process.
@@ -54,6 +53,30 @@ struct Process {
     stdout: Output,
     stderr: Output,
     deadline: Instant,
+}
+
+/// What a delegate that succeeded has said.
+enum Said {
+    /// Its standard output.
+    Text(Vec<u8>),
+    /// It was called.
+    Document(Value),
+}
+
+impl Said {
+    fn document(&self) -> Result<Cow<'_, Value>, serde_json::Error> {
+        match self {
+            Self::Text(stdout) => json::parse(stdout).map(Cow::Owned),
+            Self::Document(document) => Ok(Cow::Borrowed(document)),
+        }
+    }
+
+    fn excerpt(&self) -> String {
+        match self {
+            Self::Text(stdout) => excerpt(stdout),
+            Self::Document(document) => excerpt(document.to_string().as_bytes()),
+        }
+    }
 }
 
 /// How a delegate ended.
@@ -71,20 +94,24 @@ impl<'a> Running<'a> {
     }
 
     /// One that was called.
-    pub(super) fn answered(delegate: &'a Delegate<'a>, verb: Verb, response: Response) -> Self {
-        Self { delegate, verb, work: Work::Done(response), ended: false }
+    pub(super) fn answered(
+        delegate: &'a Delegate<'a>,
+        verb: Verb,
+        answer: Result<Option<Value>, Failure>,
+    ) -> Self {
+        Self { delegate, verb, work: Work::Done(answer), ended: false }
     }
 
     /// Waits for the result of an ADD. If it fails, the delegate's DEL is run before its error is returned (specification section 4).
     pub fn add_result(self) -> Result<AddResult, Failure> {
         let delegate = self.delegate;
         let version = delegate.request.config().version();
-        let answer = self.wait().and_then(|stdout| {
-            let value = json::parse(&stdout).map_err(|error| {
+        let answer = self.answer().and_then(|answer| {
+            let value = answer.document().map_err(|error| {
                 delegate
                     .failure(Verb::Add, "did not answer with a JSON document")
                     .detail(error.to_string())
-                    .detail(excerpt(&stdout))
+                    .detail(answer.excerpt())
             })?;
             AddResult::read(&value, version).map_err(|error| {
                 let mut failure = delegate
@@ -93,7 +120,7 @@ impl<'a> Running<'a> {
                 if let Some(cause) = std::error::Error::source(&error) {
                     failure = failure.detail(cause.to_string());
                 }
-                failure.detail(excerpt(&stdout))
+                failure.detail(answer.excerpt())
             })
         });
         answer.map_err(|failure| match delegate.clean_up() {
@@ -102,17 +129,20 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// Waits for the delegate to end; its standard output if it succeeded.
-    pub fn wait(mut self) -> Result<Vec<u8>, Failure> {
+    /// Waits for the delegate to end, in success or not.
+    pub fn wait(self) -> Result<(), Failure> {
+        self.answer().map(drop)
+    }
+
+    fn answer(mut self) -> Result<Said, Failure> {
         self.ended = true;
         let (delegate, verb) = (self.delegate, self.verb);
         match &mut self.work {
-            Work::Process(process) => process.wait(delegate, verb),
-            Work::Done(response) => {
-                process::note(&response.notes);
-                let document = response.document.take().map(|document| document.to_string().into_bytes());
-                let stdout = document.unwrap_or_default();
-                delegate.reported(verb, &stdout).map_or(Ok(stdout), Err)
+            Work::Process(process) => process.wait(delegate, verb).map(Said::Text),
+            Work::Done(Ok(document)) => Ok(Said::Document(document.take().unwrap_or_default())),
+            Work::Done(Err(failure)) => {
+                let document = failure.document(delegate.request.config().version());
+                Err(delegate.failure_in(verb, document.as_object().unwrap_or(&Map::new())))
             }
         }
     }
@@ -211,7 +241,7 @@ impl Delegate<'_> {
         if let Work::Process(process) = &mut del.work {
             process.deadline = process.deadline.min(Instant::now() + LEAST_TIMEOUT);
         }
-        del.wait().map(|_| ())
+        del.wait()
     }
 
     /// The delegate's own error, passed through: code and message unchanged. The Go library can print a result and then an error,
@@ -226,8 +256,13 @@ impl Delegate<'_> {
             Value::Object(object) if is_error(&object) => Some(object),
             _ => None,
         })?;
-        let text = |key| json::get(&object, key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let number = json::get(&object, "code").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        Some(self.failure_in(verb, &object))
+    }
+
+    /// The failure that an error document is.
+    fn failure_in(&self, verb: Verb, object: &Map<String, Value>) -> Failure {
+        let text = |key| json::get(object, key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let number = json::get(object, "code").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
         let mut failure = Failure::new(
             // The zero of a plugin that does not say becomes a code of ours.
             Code::received(number.unwrap_or(0)),
@@ -236,7 +271,7 @@ impl Delegate<'_> {
         if let Some(details) = text("details") {
             failure = failure.detail(details);
         }
-        Some(failure.detail(format!("reported by plugin {:?} ({verb})", self.kind)))
+        failure.detail(format!("reported by plugin {:?} ({verb})", self.kind))
     }
 }
 

@@ -23,6 +23,16 @@ impl<'de> Deserialize<'de> for Document {
     }
 }
 
+/// So many keys are compared each with each in less time than each takes to be hashed.
+const FEW: usize = 24;
+
+fn has_repetition(entries: &[(String, Value)]) -> bool {
+    entries
+        .iter()
+        .enumerate()
+        .any(|(index, (key, _))| entries.iter().skip(index + 1).any(|(other, _)| other == key))
+}
+
 struct DocumentVisitor;
 
 impl<'de> Visitor<'de> for DocumentVisitor {
@@ -73,6 +83,9 @@ impl<'de> Visitor<'de> for DocumentVisitor {
         let mut entries = Vec::new();
         while let Some((key, Document(value))) = items.next_entry::<String, Document>()? {
             entries.push((key, value));
+        }
+        if entries.len() <= FEW && !has_repetition(&entries) {
+            return Ok(Value::Object(entries.into_iter().collect()));
         }
         // From the end, so that the last of equal keys is met first.
         let mut reversed = Map::with_capacity(entries.len());
