@@ -276,8 +276,15 @@ impl LockedFile {
             Err(error) => return Err(StateError::file("create", path)(error)),
         };
         lock(&file, path, deadline)?;
-        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
+        let named = match linkat(&file, "", AT_FDCWD, path, AtFlags::AT_EMPTY_PATH) {
+            // Not for everybody: before Linux 6.10 it takes CAP_DAC_READ_SEARCH.
+            Err(Errno::ENOENT) => {
+                let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+                linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+            }
+            other => other,
+        };
+        match named {
             Ok(()) => Ok(Some(Self { file, path: path.to_owned(), length: 0 })),
             Err(Errno::EEXIST) => Ok(None),
             Err(errno) => Err(StateError::file("create", path)(errno.into())),
