@@ -1,7 +1,7 @@
 //! The kernel changes of an attachment.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -10,14 +10,19 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::SockProtocol;
 
-use super::Request;
 use super::message::{
     Batch, Body, IFF_UP, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, NLM_F_CREATE, NLM_F_EXCL, RTM_DELLINK,
-    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_SETLINK,
 };
+use super::{Family, Request};
 
 const IFNAME: &str = "eth0";
 const IFLA_MASTER: u16 = 10;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const AF_INET: u16 = 2;
+const IFLA_INET_CONF: u16 = 1;
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_F_NODAD: u8 = 0x02;
@@ -60,8 +65,24 @@ pub fn add(request: &Request) -> io::Result<()> {
     }
     setns(netns, CloneFlags::CLONE_NEWNET)?;
     let index = if_nametoindex(IFNAME)?;
+    // Before it is up: these decide what happens then.
+    for parameter in ["accept_ra", "accept_dad"] {
+        set(6, IFNAME, parameter, "0")?;
+    }
+    if request.families.contains(&Family::V6) {
+        set(6, IFNAME, "keep_addr_on_down", "1")?;
+    }
     let mut batch = Batch::default();
-    batch.message(RTM_NEWLINK, 0, |message| message.link(index, IFF_UP));
+    batch.message(RTM_NEWLINK, 0, |message| {
+        message.link(index, IFF_UP);
+        message.nested(IFLA_AF_SPEC, |families| {
+            families.nested(AF_INET, |inet| {
+                inet.nested(IFLA_INET_CONF, |conf| {
+                    conf.attribute(IPV4_DEVCONF_ARP_NOTIFY, &1_u32.to_ne_bytes());
+                });
+            });
+        });
+    });
     for (address, prefix, _) in request.addresses() {
         add_address(&mut batch, index, address, prefix);
     }
@@ -140,7 +161,19 @@ fn add_veth(request: &Request, bridge: u32, netns: &File) -> io::Result<()> {
         message.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
         message.veth(IFNAME, netns);
     });
-    batch.transact(SockProtocol::NetlinkRoute)
+    batch.message(RTM_SETLINK, 0, |message| {
+        message.bytes(&[0; 16]);
+        message.text(IFLA_IFNAME, &request.link());
+        message.text(IFLA_IFALIAS, &format!("the floor's attachment {:04x}", request.number));
+    });
+    batch.transact(SockProtocol::NetlinkRoute)?;
+    set(6, &request.link(), "accept_ra", "0")
+}
+
+/// A sysctl of an interface.
+fn set(ip: u8, interface: &str, parameter: &str, value: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/net/ipv{ip}/conf/{interface}/{parameter}");
+    File::options().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 fn add_address(batch: &mut Batch, index: u32, address: IpAddr, prefix: u8) {
