@@ -31,6 +31,11 @@ impl Netlink {
         socket.map(Self::of).map_err(|source| NetlinkError::Open { source })
     }
 
+    #[cfg(test)]
+    pub(super) fn use_little_room(&mut self) {
+        self.socket.use_little_room();
+    }
+
     fn of(socket: Socket) -> Self {
         Self { socket, seen: Vec::new() }
     }
@@ -102,7 +107,23 @@ impl Netlink {
         Ok(last)
     }
 
+    /// Asks, and once more where the answer is larger than there was room for. A change is not made twice: what there is to its answer is small.
     fn exchange(
+        &mut self,
+        message: &Message,
+        flags: u16,
+        operation: &dyn Fn() -> String,
+    ) -> Result<Answer, NetlinkError> {
+        for _ in 0..2 {
+            let answer = self.attempt(message, flags, operation)?;
+            if answer.whole || flags & NLM_F_ACK != 0 {
+                return Ok(answer);
+            }
+        }
+        Err(NetlinkError::Socket { operation: operation(), source: Errno::EMSGSIZE.into() })
+    }
+
+    fn attempt(
         &mut self,
         message: &Message,
         flags: u16,
@@ -120,7 +141,7 @@ impl Netlink {
         // A request without acknowledgement and without dump is answered by one message, after which nothing comes.
         let single = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
         let mut answer = Answer::default();
-        self.socket.receive(operation, |heard| {
+        answer.whole = self.socket.receive(operation, |heard| {
             // Another number is that of a request that failed before its answer was read.
             if heard.sequence != sequence {
                 return false;
@@ -147,6 +168,7 @@ impl Netlink {
 #[derive(Default)]
 struct Answer {
     messages: Vec<Message>,
+    whole: bool,
     interrupted: bool,
     refusal: Option<KernelError>,
 }

@@ -18,8 +18,8 @@ use crate::nfnetlink::{find, text};
 
 /// How long one request may take. Most take microseconds; the deletion of a link waits for grace periods, and behind other deletions.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Twice the most that the kernel puts into one message of a listing.
-const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Room for any object that is usual; a listing comes in messages that fit. What is larger is asked for again, with more room.
+const RECEIVE_BUFFER: usize = 8 * 1024;
 
 const HEADER: usize = 16;
 pub(super) const NLMSG_ERROR: u16 = 2;
@@ -77,9 +77,8 @@ impl Heard<'_> {
 
 impl Socket {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
-        socket.set_non_blocking(true)?;
-        socket.bind_auto()?;
+        // It is bound when it is used first.
+        let socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
         // Older kernels (before 4.12) have neither; errors are then only numbers.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
@@ -88,11 +87,17 @@ impl Socket {
         Ok(Self { inner: socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
     }
 
-    /// Has the kernel keep so many bytes of answers.
-    pub(super) fn enlarge(&self, bytes: usize) {
+    /// Has the kernel keep so many bytes of answers, and takes them in the largest pieces that it makes of a listing, 32 KiB, with room to spare.
+    pub(super) fn enlarge(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(64 * 1024);
         // Larger than rmem_max needs privilege in the initial user namespace; without it, take what is allowed.
         let _ = setsockopt(&self.inner, sockopt::RcvBufForce, &bytes)
             .or_else(|_| setsockopt(&self.inner, sockopt::RcvBuf, &bytes));
+    }
+
+    #[cfg(test)]
+    pub(super) fn use_little_room(&mut self) {
+        self.buffer = Vec::with_capacity(64);
     }
 
     pub(super) fn next_sequence(&mut self) -> u32 {
@@ -101,33 +106,37 @@ impl Socket {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8], operation: &dyn Fn() -> String) -> Result<(), NetlinkError> {
-        let deadline = Instant::now() + DEADLINE;
         loop {
             match self.inner.send(bytes, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Documented of sockets in general; the kernel takes a request at once.
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock
-                        && wait_for(self.inner.as_raw_fd(), PollFlags::POLLOUT, deadline).is_ok() => {}
                 Err(source) => return Err(NetlinkError::Socket { operation: operation(), source }),
             }
         }
     }
 
-    /// Hands every message to `each` until that says it was the last.
+    /// Hands every message to `each` until that says it was the last. False if there was not room enough for all of them: there is now, for the next
+    /// time.
     pub(super) fn receive(
         &mut self,
         operation: &dyn Fn() -> String,
         mut each: impl FnMut(Heard<'_>) -> bool,
-    ) -> Result<(), NetlinkError> {
+    ) -> Result<bool, NetlinkError> {
         let failed = |source| NetlinkError::Socket { operation: operation(), source };
+        let mut whole = true;
         let mut deadline = None;
         loop {
             self.buffer.clear();
-            match self.inner.recv(&mut self.buffer, 0) {
+            match self.inner.recv(&mut self.buffer, libc::MSG_TRUNC | libc::MSG_DONTWAIT) {
+                Ok(length) if length > self.buffer.len() => {
+                    self.buffer.reserve(length.next_power_of_two());
+                    whole = false;
+                    continue;
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // What says that it was the last has been among what was cut off.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !whole => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + DEADLINE);
                     wait_readable(self.inner.as_raw_fd(), deadline).map_err(|errno| match errno {
@@ -141,7 +150,7 @@ impl Socket {
             let mut rest = self.buffer.as_slice();
             while let Some((heard, next)) = split(rest) {
                 if each(heard) {
-                    return Ok(());
+                    return Ok(whole);
                 }
                 rest = next;
             }
@@ -184,17 +193,12 @@ pub(super) fn split(bytes: &[u8]) -> Option<(Heard<'_>, &[u8])> {
 
 /// Waits until the socket has something to read. `Err(None)` at the deadline.
 pub(super) fn wait_readable(fd: i32, deadline: Instant) -> Result<(), Option<Errno>> {
-    wait_for(fd, PollFlags::POLLIN, deadline)
-}
-
-/// Waits until the socket can do something. `Err(None)` at the deadline.
-fn wait_for(fd: i32, what: PollFlags, deadline: Instant) -> Result<(), Option<Errno>> {
     let fd = crate::sys::borrow_fd(fd);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spent spinning.
         let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, what)], timeout) {
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
             Ok(0) if left.is_zero() => return Err(None),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
@@ -217,11 +221,11 @@ mod tests {
         });
         socket.send(&bytes, &operation)?;
         let mut kind = 0;
-        socket.receive(&operation, |heard| {
+        let whole = socket.receive(&operation, |heard| {
             kind = heard.kind;
             heard.sequence == sequence
         })?;
-        Ok(kind)
+        Ok(if whole { kind } else { 0 })
     }
 
     #[test]
@@ -238,6 +242,14 @@ mod tests {
         );
         // What a failed ADD has made is removed through the same socket.
         assert_eq!(lookup(&mut socket, 0).unwrap(), RTM_NEWLINK);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_had_the_second_time() {
+        const RTM_NEWLINK: u16 = 16;
+        let mut socket = Socket::open().unwrap();
+        socket.use_little_room();
+        assert_eq!((lookup(&mut socket, 0).unwrap(), lookup(&mut socket, 0).unwrap()), (0, RTM_NEWLINK));
     }
 
     #[test]

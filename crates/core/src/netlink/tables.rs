@@ -36,7 +36,7 @@ pub struct Tables {
 impl Tables {
     /// A socket in the calling thread's namespace.
     pub fn open() -> Result<Self, NetlinkError> {
-        let socket = Socket::open().map_err(|source| NetlinkError::Open { source })?;
+        let mut socket = Socket::open().map_err(|source| NetlinkError::Open { source })?;
         socket.enlarge(SOCKET_BUFFER);
         Ok(Self { socket })
     }
@@ -179,7 +179,10 @@ impl Tables {
         operation: &dyn Fn() -> String,
         each: impl FnMut(Heard<'_>) -> bool,
     ) -> Result<(), NetlinkError> {
-        self.socket.receive(operation, each)
+        if self.socket.receive(operation, each)? {
+            return Ok(());
+        }
+        Err(NetlinkError::Socket { operation: operation(), source: Errno::EMSGSIZE.into() })
     }
 }
 

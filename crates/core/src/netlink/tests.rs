@@ -440,3 +440,20 @@ fn sysctls_of_a_link_are_those_of_proc() {
     }
     drop(host);
 }
+
+#[test]
+fn an_answer_of_any_size_is_read() {
+    let host = testkit::Host::new();
+    for number in 0..40 {
+        testkit::tool(
+            "ip",
+            &["link", "add", &format!("v{number}"), "type", "veth", "peer", "name", &format!("p{number}")],
+        );
+    }
+    let mut netlink = Netlink::open().unwrap();
+    netlink.use_little_room();
+    assert_eq!(netlink.link("lo").unwrap().unwrap().index, 1);
+    netlink.use_little_room();
+    assert_eq!(netlink.links().unwrap().len(), 81);
+    drop(host);
+}
