@@ -14,7 +14,7 @@ use crate::failure::{Code, Failure};
 use crate::json::{self, shorten};
 use crate::netns::Owner;
 use crate::request::{self, Config, Notes, Request, Target, ValidAttachments};
-use crate::result::AddResult;
+use crate::result::{AddResult, ResultError};
 use crate::version::SpecVersion;
 use crate::{netns, process};
 
@@ -173,17 +173,22 @@ fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<
     request.config().prev_result()?;
     let target = netns::target(request.environment(), parameters)?;
     let added = Added { request, target };
-    let document = connect(plugin, &added.request, &added.target)?;
+    let document = connect(plugin, &added.request, &added.target, AddResult::write)?;
     Ok((document, added))
 }
 
-/// ADD, with its result as a document of the request's version.
-fn connect(plugin: &dyn Plugin, request: &Request, target: &Target) -> Result<Value, Failure> {
+/// ADD, with its result as the request's version can express it.
+fn connect<T>(
+    plugin: &dyn Plugin,
+    request: &Request,
+    target: &Target,
+    express: impl FnOnce(&AddResult, SpecVersion) -> Result<T, ResultError>,
+) -> Result<T, Failure> {
     let failure = match catch(|| plugin.add(request, target)) {
         // The plugin failed and took back what it had done.
         Ok(Err(failure)) => return Err(failure),
-        Ok(Ok(result)) => match result.write(request.config().version()) {
-            Ok(document) => return Ok(document),
+        Ok(Ok(result)) => match express(&result, request.config().version()) {
+            Ok(expressed) => return Ok(expressed),
             Err(error) => Failure::from_error(Code::InvalidConfig, &error)
                 .hint("this version's result needs an address: add `ipam`, or raise `cniVersion`"),
         },
@@ -202,18 +207,23 @@ fn disconnect(plugin: &dyn Plugin, request: &Request, target: &Target) -> Result
 }
 
 /// Answers for a plugin that is part of the program of one that delegates to it: as [`respond`] would, but without what has been done for the one
-/// that delegates. Its configuration has been read, and the namespace has been found to be one.
+/// that delegates: its configuration has been read, and the namespace has been found to be one. The result is what it would be had it been printed and read.
 pub(crate) fn delegated(
     plugin: &dyn Plugin,
     verb: Verb,
     request: &Request,
-) -> Result<Option<Value>, Failure> {
+) -> Result<Option<AddResult>, Failure> {
     request.config().require_version(plugin.versions())?;
     allowed(verb, request.config().version())?;
     let parameters = environment::parameters(request.environment(), verb)?;
     match (verb, parameters) {
         (Verb::Add, Parameters { attachment: Some(attachment), netns: Some(netns) }) => {
-            connect(plugin, request, &Target { attachment, netns }).map(Some)
+            let express = |result: &AddResult, version| match version {
+                // It says all that there is.
+                SpecVersion::NEWEST => Ok(result.clone()),
+                older => result.write(older).and_then(|document| AddResult::read(&document, older)),
+            };
+            connect(plugin, request, &Target { attachment, netns }, express).map(Some)
         }
         (Verb::Check, Parameters { attachment: Some(attachment), netns: Some(netns) }) => {
             guarded(|| plugin.check(request, &Target { attachment, netns })).map(|()| None)

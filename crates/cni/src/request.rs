@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use std::time::Instant;
 
@@ -196,8 +196,8 @@ pub struct Request {
     config: Config,
     environment: Environment,
     notes: Notes,
-    /// When the call began: its delegates share the time that a call may take.
-    started: Instant,
+    /// When the first of its delegates was executed: they share the time that a call may take.
+    started: Arc<OnceLock<Instant>>,
     /// The plugins that need not be executed.
     contained: Contained,
 }
@@ -224,7 +224,7 @@ impl Request {
 
     /// A request whose notes are collected by the caller.
     pub(crate) fn with_notes(config: Config, environment: Environment, notes: Notes) -> Self {
-        Self { config, environment, notes, started: Instant::now(), contained: Contained::default() }
+        Self { config, environment, notes, started: Arc::default(), contained: Contained::default() }
     }
 
     /// The same request in a program that has more plugins in it.
@@ -243,7 +243,7 @@ impl Request {
     }
 
     pub(crate) fn started(&self) -> Instant {
-        self.started
+        *self.started.get_or_init(Instant::now)
     }
 
     /// The notes so far; they are not given twice.

@@ -169,13 +169,30 @@ fn options() -> OpenOptions {
     options
 }
 
+/// How long is waited, from the first time that there is something to wait for: a process that never waits need not know the time.
+struct Patience {
+    limit: Duration,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, until: None }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        now >= *self.until.get_or_insert(now + self.limit)
+    }
+}
+
 /// Locks a file. flock(2) itself has no deadline.
-fn lock(file: &File, path: &Path, deadline: Instant) -> Result<(), StateError> {
+fn lock(file: &File, path: &Path, patience: &mut Patience) -> Result<(), StateError> {
     let mut pause = Duration::from_micros(200);
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+            Err(TryLockError::WouldBlock) if patience.is_over() => {
                 return Err(StateError::Locked { path: path.to_owned(), limit: LOCK_LIMIT });
             }
             Err(TryLockError::WouldBlock) => {
@@ -200,12 +217,12 @@ pub(crate) struct LockedFile {
 impl LockedFile {
     /// Opens and locks a file, made if need be with its directory.
     pub(crate) fn create(path: &Path) -> Result<Self, StateError> {
-        let deadline = Instant::now() + LOCK_LIMIT;
+        let mut patience = Patience::new(LOCK_LIMIT);
         let mut attempts = 0;
         // In a directory that was pruned nothing can be made: ENOENT, or EPERM (ext4).
         let pruned = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM));
         loop {
-            match Self::attempt(path, true, deadline) {
+            match Self::attempt(path, true, &mut patience) {
                 Ok(Some(locked)) => return Ok(locked),
                 Ok(None) => {}
                 Err(StateError::File { source, .. }) if pruned(&source) && attempts < ATTEMPTS => {
@@ -222,20 +239,21 @@ impl LockedFile {
 
     /// Opens and locks a file if it is there.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, StateError> {
-        Self::open_until(path, Instant::now() + LOCK_LIMIT)
+        Self::open_within(path, LOCK_LIMIT)
     }
 
     /// Opens and locks a file if it is there and nobody holds it.
     pub(crate) fn open_free(path: &Path) -> Result<Option<Self>, StateError> {
-        match Self::open_until(path, Instant::now()) {
+        match Self::open_within(path, Duration::ZERO) {
             Err(StateError::Locked { .. }) => Ok(None),
             other => other,
         }
     }
 
-    fn open_until(path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
+    fn open_within(path: &Path, limit: Duration) -> Result<Option<Self>, StateError> {
+        let mut patience = Patience::new(limit);
         loop {
-            match Self::attempt(path, false, deadline) {
+            match Self::attempt(path, false, &mut patience) {
                 Ok(Some(locked)) => return Ok(Some(locked)),
                 Ok(None) => {}
                 Err(StateError::File { source, .. }) if missing(&source) => return Ok(None),
@@ -245,16 +263,16 @@ impl LockedFile {
     }
 
     /// `None` if the file was removed between opening and locking, as its last user does, or has come meanwhile.
-    fn attempt(path: &Path, create: bool, deadline: Instant) -> Result<Option<Self>, StateError> {
+    fn attempt(path: &Path, create: bool, patience: &mut Patience) -> Result<Option<Self>, StateError> {
         match options().open(path) {
-            Ok(file) => Self::take(file, path, deadline),
-            Err(error) if create && error.kind() == ErrorKind::NotFound => Self::make(path, deadline),
+            Ok(file) => Self::take(file, path, patience),
+            Err(error) if create && error.kind() == ErrorKind::NotFound => Self::make(path, patience),
             Err(error) => Err(StateError::file("open", path)(error)),
         }
     }
 
     /// Makes the file. It gets its name once it is locked: nobody meets it before, and where the lock is refused nothing is left.
-    fn make(path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
+    fn make(path: &Path, patience: &mut Patience) -> Result<Option<Self>, StateError> {
         let directory = path.parent().unwrap_or(path);
         let unnamed =
             || options().custom_flags(libc::O_TMPFILE | libc::O_NOFOLLOW | libc::O_CLOEXEC).open(directory);
@@ -271,11 +289,11 @@ impl LockedFile {
             // else may hold it; DEL and GC take it for the record of an attachment that was never made.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
                 let named = options().create(true).open(path);
-                return Self::take(named.map_err(StateError::file("create", path))?, path, deadline);
+                return Self::take(named.map_err(StateError::file("create", path))?, path, patience);
             }
             Err(error) => return Err(StateError::file("create", path)(error)),
         };
-        lock(&file, path, deadline)?;
+        lock(&file, path, patience)?;
         let named = match linkat(&file, "", AT_FDCWD, path, AtFlags::AT_EMPTY_PATH) {
             // Not for everybody: before Linux 6.10 it takes CAP_DAC_READ_SEARCH.
             Err(Errno::ENOENT) => {
@@ -292,8 +310,8 @@ impl LockedFile {
     }
 
     /// Locks a file that others may have opened, too.
-    fn take(file: File, path: &Path, deadline: Instant) -> Result<Option<Self>, StateError> {
-        lock(&file, path, deadline)?;
+    fn take(file: File, path: &Path, patience: &mut Patience) -> Result<Option<Self>, StateError> {
+        lock(&file, path, patience)?;
         let held = file.metadata().map_err(StateError::file("look at", path))?;
         // Who removes it has it locked, and takes it no other name.
         let is_there = held.nlink() > 0;

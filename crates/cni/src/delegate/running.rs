@@ -1,6 +1,5 @@
 //! A delegate that has been started: its output, its end, and what it said.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::{Child, ExitStatus};
 use std::thread;
@@ -43,7 +42,7 @@ pub struct Running<'a> {
 enum Work {
     Process(Process),
     /// It was called, and has answered.
-    Done(Result<Option<Value>, Failure>),
+    Done(Result<Option<AddResult>, Failure>),
 }
 
 /// A delegate's process.
@@ -60,23 +59,7 @@ enum Said {
     /// Its standard output.
     Text(Vec<u8>),
     /// It was called.
-    Document(Value),
-}
-
-impl Said {
-    fn document(&self) -> Result<Cow<'_, Value>, serde_json::Error> {
-        match self {
-            Self::Text(stdout) => json::parse(stdout).map(Cow::Owned),
-            Self::Document(document) => Ok(Cow::Borrowed(document)),
-        }
-    }
-
-    fn excerpt(&self) -> String {
-        match self {
-            Self::Text(stdout) => excerpt(stdout),
-            Self::Document(document) => excerpt(document.to_string().as_bytes()),
-        }
-    }
+    Result(Box<AddResult>),
 }
 
 /// How a delegate ended.
@@ -97,7 +80,7 @@ impl<'a> Running<'a> {
     pub(super) fn answered(
         delegate: &'a Delegate<'a>,
         verb: Verb,
-        answer: Result<Option<Value>, Failure>,
+        answer: Result<Option<AddResult>, Failure>,
     ) -> Self {
         Self { delegate, verb, work: Work::Done(answer), ended: false }
     }
@@ -107,11 +90,15 @@ impl<'a> Running<'a> {
         let delegate = self.delegate;
         let version = delegate.request.config().version();
         let answer = self.answer().and_then(|answer| {
-            let value = answer.document().map_err(|error| {
+            let stdout = match answer {
+                Said::Result(result) => return Ok(*result),
+                Said::Text(stdout) => stdout,
+            };
+            let value = json::parse(&stdout).map_err(|error| {
                 delegate
                     .failure(Verb::Add, "did not answer with a JSON document")
                     .detail(error.to_string())
-                    .detail(answer.excerpt())
+                    .detail(excerpt(&stdout))
             })?;
             AddResult::read(&value, version).map_err(|error| {
                 let mut failure = delegate
@@ -120,7 +107,7 @@ impl<'a> Running<'a> {
                 if let Some(cause) = std::error::Error::source(&error) {
                     failure = failure.detail(cause.to_string());
                 }
-                failure.detail(answer.excerpt())
+                failure.detail(excerpt(&stdout))
             })
         });
         answer.map_err(|failure| match delegate.clean_up() {
@@ -139,7 +126,7 @@ impl<'a> Running<'a> {
         let (delegate, verb) = (self.delegate, self.verb);
         match &mut self.work {
             Work::Process(process) => process.wait(delegate, verb).map(Said::Text),
-            Work::Done(Ok(document)) => Ok(Said::Document(document.take().unwrap_or_default())),
+            Work::Done(Ok(result)) => Ok(Said::Result(Box::new(result.take().unwrap_or_default()))),
             Work::Done(Err(failure)) => {
                 let document = failure.document(delegate.request.config().version());
                 Err(delegate.failure_in(verb, document.as_object().unwrap_or(&Map::new())))

@@ -27,11 +27,13 @@ pub(super) struct Index {
     boot: Option<[u8; 36]>,
     /// Device and inode of the store's directory.
     store: (u64, u64),
+    /// The stamp it was found with; `None` if it was built.
+    stamp: Option<Stamp>,
     table: Table,
 }
 
 /// A modification time that is not the present.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     seconds: i64,
     nanoseconds: i64,
@@ -50,6 +52,14 @@ impl Stamp {
             seconds: i64::try_from(now.as_secs()).unwrap_or_default() - PAST,
             nanoseconds: i64::from(now.subsec_micros()) * 1000,
         }
+    }
+
+    /// The one after it. A clock is not asked: only that a stamp is another one counts, and to ask for the first time costs a process more than the
+    /// rest of this.
+    fn next(self) -> Self {
+        const SECOND: i64 = 1_000_000_000;
+        let nanoseconds = self.nanoseconds + 1000;
+        Self { seconds: self.seconds + nanoseconds / SECOND, nanoseconds: nanoseconds % SECOND }
     }
 
     /// Whether a directory bears it. File systems with whole seconds cut it.
@@ -113,6 +123,7 @@ impl Index {
             directory: directory.to_owned(),
             boot: Some(boot),
             store: (store.dev(), store.ino()),
+            stamp: Some(stamp),
             table,
         })
     }
@@ -125,6 +136,7 @@ impl Index {
             directory: directory.to_owned(),
             boot: boot_id(),
             store: (store.dev(), store.ino()),
+            stamp: None,
             table,
         };
         for lease in leases {
@@ -156,7 +168,8 @@ impl Index {
         if !touched && !self.table.is_changed() {
             return Ok(());
         }
-        let stamp = Stamp::new();
+        let stamp = self.stamp.map_or_else(Stamp::new, Stamp::next);
+        self.stamp = Some(stamp);
         let header = self.header(stamp, boot);
         if self.table.is_in_memory() {
             self.write_whole(&header)?;

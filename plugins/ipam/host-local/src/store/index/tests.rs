@@ -137,6 +137,21 @@ fn the_stamp_is_in_the_past_and_survives_whole_seconds() {
     assert!(stamp.is_on(&scratch.store().metadata().unwrap()));
 }
 
+#[test]
+fn a_stamp_is_followed_by_another_in_the_past() {
+    let stamp = Stamp { seconds: 5, nanoseconds: 999_999_000 };
+    assert_eq!(stamp.next(), Stamp { seconds: 6, nanoseconds: 0 });
+    assert_eq!(stamp.next().next(), Stamp { seconds: 6, nanoseconds: 1000 });
+    let scratch = Scratch::new("next");
+    let owner = scratch.saved();
+    let before = scratch.store().metadata().unwrap().modified().unwrap();
+    let mut index = scratch.open().unwrap();
+    index.add(&owner, ip("10.0.0.9")).unwrap();
+    index.save(&scratch.store(), true).unwrap();
+    assert_eq!(scratch.store().metadata().unwrap().modified().unwrap(), before + Duration::from_micros(1));
+    assert!(scratch.open().is_some());
+}
+
 /// Somebody else's change on a file system of whole seconds, while the clock is set back: to the second that the stamp was made from, and to
 /// those around it.
 #[test]
