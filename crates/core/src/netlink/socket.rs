@@ -106,10 +106,20 @@ impl Socket {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8], operation: &dyn Fn() -> String) -> Result<(), NetlinkError> {
+        let mut deadline = None;
         loop {
             match self.inner.send(bytes, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Documented of sockets in general; the kernel takes a request at once.
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && wait_for(
+                            self.inner.as_raw_fd(),
+                            PollFlags::POLLOUT,
+                            *deadline.get_or_insert_with(|| Instant::now() + DEADLINE),
+                        )
+                        .is_ok() => {}
                 Err(source) => return Err(NetlinkError::Socket { operation: operation(), source }),
             }
         }
@@ -193,12 +203,17 @@ pub(super) fn split(bytes: &[u8]) -> Option<(Heard<'_>, &[u8])> {
 
 /// Waits until the socket has something to read. `Err(None)` at the deadline.
 pub(super) fn wait_readable(fd: i32, deadline: Instant) -> Result<(), Option<Errno>> {
+    wait_for(fd, PollFlags::POLLIN, deadline)
+}
+
+/// Waits until the socket can do something. `Err(None)` at the deadline.
+fn wait_for(fd: i32, what: PollFlags, deadline: Instant) -> Result<(), Option<Errno>> {
     let fd = crate::sys::borrow_fd(fd);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spent spinning.
         let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(fd, what)], timeout) {
             Ok(0) if left.is_zero() => return Err(None),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
