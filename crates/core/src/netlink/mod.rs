@@ -1,7 +1,7 @@
 //! rtnetlink: one [`Netlink`] a network namespace, synchronous outside.
 //!
 //! Messages are written and read here (`message.rs` says why), and so is what goes over the socket: text of extended acknowledgements, dumps that
-//! were interrupted, deadlines (`docs/adr/0001-no-async-runtime.md`). `rtnetlink`'s own encoders and decoders are what the tests compare with.
+//! were interrupted, deadlines (`docs/adr/0014-half-the-calls-of-an-add.md`). `rtnetlink`'s own encoders and decoders are what the tests compare with.
 
 use std::fmt;
 use std::io;

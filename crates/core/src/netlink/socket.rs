@@ -1,7 +1,7 @@
 //! A rtnetlink socket: requests go in, answers come out, and nobody waits for ever.
 //!
 //! The kernel works through a message before `sendmsg` returns, and what it has to say is there by then. So an answer is read first, and waited
-//! for only if it is not there: a request and its answer are two system calls (`docs/adr/0001-no-async-runtime.md`).
+//! for only if it is not there: a request and its answer are two system calls (`docs/adr/0014-half-the-calls-of-an-add.md`).
 
 use std::fmt;
 use std::io;
