@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use cni::{Code, Failure};
+use cni::{Code, Failure, LinkName};
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -101,6 +101,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A link that must be there is not.
+    pub(crate) fn missing_link(name: &LinkName, place: &'static str) -> Self {
+        Self::LinkMissing { name: name.to_string(), place }
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Netlink(error) => match error.errno() {

@@ -13,6 +13,7 @@ use crate::firewall::{self, Backend, Firewall};
 use crate::netlink::{Link, Netlink};
 use crate::netns::{Netns, NetnsError, NetnsId};
 use crate::owner::Owner;
+use crate::resource::link_on_host;
 use crate::shared::User;
 
 /// The container's namespace, open, with its socket.
@@ -165,14 +166,24 @@ impl<'a> Host<'a> {
 
     /// A link of the host that must be there.
     pub fn need_link(&mut self, name: &LinkName) -> Result<Link, Error> {
-        let link = self.link(name.as_str())?;
-        link.ok_or_else(|| Error::LinkMissing { name: name.to_string(), place: "on the host" })
+        link_on_host(self.netlink()?, name)
     }
 
     /// A link of the container that must be there.
     pub fn need_container_link(&mut self, name: &LinkName) -> Result<Link, Error> {
-        let link = self.container_link(name)?;
-        link.ok_or_else(|| Error::LinkMissing { name: name.to_string(), place: "in the container" })
+        self.container_link(name)?.ok_or_else(|| Error::missing_link(name, "in the container"))
+    }
+
+    /// The index of a link of the host that must be there; not looked up again where this call has seen it ([`Netlink::link_index`]).
+    pub fn need_link_index(&mut self, name: &LinkName) -> Result<u32, Error> {
+        let index = self.netlink()?.link_index(name.as_str())?;
+        index.ok_or_else(|| Error::missing_link(name, "on the host"))
+    }
+
+    /// The same of a link of the container.
+    pub fn need_container_link_index(&mut self, name: &LinkName) -> Result<u32, Error> {
+        let index = self.need_container("look at its interfaces")?.netlink()?.link_index(name.as_str())?;
+        index.ok_or_else(|| Error::missing_link(name, "in the container"))
     }
 
     /// Deletes a link of the host, or keeps it for [`Host::together`].

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cni::{LinkName, json};
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, LinkProperty, Setting, container_link};
+use super::{Lifecycle, LinkProperty, Setting};
 use crate::error::Error;
 use crate::host::Host;
 use crate::owner::Owner;
@@ -114,7 +114,7 @@ impl Backup {
 
 impl Lifecycle for Backup {
     fn observe(&mut self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = container_link(host, self.link.as_str(), "look at its interface")?;
+        let link = host.need_container_link(&self.link)?;
         for property in &mut self.properties {
             *property = property.of(&link);
         }

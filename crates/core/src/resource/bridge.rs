@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, Role, host_index, host_link, is_shared, mark_shared, same};
+use super::{Lifecycle, Role, is_shared, mark_shared, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{BridgeSettings, Link, LinkChange, MacAddress, Netlink, PortSettings, VlanRange};
@@ -98,7 +98,7 @@ impl Bridge {
             vlan_filtering: self.vlan_filtering.then_some(true),
         };
         host.netlink()?.create_bridge(&self.name, &settings)?;
-        host_link(host, self.name.as_str())
+        host.need_link(&self.name)
     }
 
     fn adjust(&self, host: &mut Host<'_>, link: &Link, note: &mut Note<'_, Origin>) -> Result<(), Error> {
@@ -352,8 +352,8 @@ impl BridgePort {
 
 impl Lifecycle for BridgePort {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let bridge = host_index(host, self.bridge.as_str())?;
-        let link = host_index(host, self.link.as_str())?;
+        let bridge = host.need_link_index(&self.bridge)?;
+        let link = host.need_link_index(&self.link)?;
         // A new port has neither, so only what is asked for is written.
         let settings = PortSettings {
             hairpin: self.hairpin.then_some(true),
@@ -379,8 +379,8 @@ impl Lifecycle for BridgePort {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let bridge = host_link(host, self.bridge.as_str())?;
-        let link = host_link(host, self.link.as_str())?;
+        let bridge = host.need_link(&self.bridge)?;
+        let link = host.need_link(&self.link)?;
         let master = |index: u32| if index == 0 { "none".to_owned() } else { format!("index {index}") };
         same(
             || format!("bridge of port {}", self.link),

@@ -3,7 +3,7 @@
 use cni::{Cidr, LinkName};
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_index, host_link, same};
+use super::{Lifecycle, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::NetlinkError;
@@ -111,7 +111,7 @@ fn tolerate_missing(result: Result<(), NetlinkError>) -> Result<(), NetlinkError
 impl Lifecycle for Gateway {
     fn ensure(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.shared().acquire(&host.user(), |note: &mut Note<'_, Added>| {
-            let link = host_index(host, self.link.as_str())?;
+            let link = host.need_link_index(&self.link)?;
             let present = host.netlink()?.addresses(link)?;
             if present.iter().any(|address| address.cidr == self.address) {
                 return Ok::<_, Error>(());
@@ -132,7 +132,7 @@ impl Lifecycle for Gateway {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = host_link(host, self.link.as_str())?;
+        let link = host.need_link(&self.link)?;
         let present =
             host.netlink()?.addresses(link.index)?.iter().any(|address| address.cidr == self.address);
         same(

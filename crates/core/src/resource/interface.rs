@@ -6,7 +6,7 @@ use std::time::Duration;
 use cni::{AddResult, Cidr, LinkName};
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, container_link, same};
+use super::{Lifecycle, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{AddressState, LinkChange, Netlink, NetlinkError, RouteEntry};
@@ -107,9 +107,8 @@ impl Lifecycle for Interface {
         let container = host.need_container("configure its interface")?;
         container.netns.run(|| self.write_sysctls())??;
         let name = self.name.as_str();
+        let index = host.need_container_link_index(&self.name)?;
         let netlink = host.need_container("configure its interface")?.netlink()?;
-        let missing = || Error::LinkMissing { name: name.to_owned(), place: "in the container" };
-        let index = netlink.link_index(name)?.ok_or_else(missing)?;
         let change = LinkChange {
             up: self.up.then_some(true),
             arp_notify: self.sysctl(ARP_NOTIFY).and_then(|value| value.parse().ok()),
@@ -133,7 +132,7 @@ impl Lifecycle for Interface {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = container_link(host, self.name.as_str(), "verify its interface")?;
+        let link = host.need_container_link(&self.name)?;
         if self.up {
             same(
                 || format!("state of {} in the container", self.name),

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use cni::AddResult;
+use cni::{AddResult, LinkName};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -230,26 +230,9 @@ fn same<T: PartialEq + std::fmt::Display>(
     Err(Error::Different { what: what(), expected: expected.to_string(), found: found.to_string() })
 }
 
-/// A link on the host that must be there.
-fn host_link(host: &mut Host<'_>, name: &str) -> Result<Link, Error> {
-    link_on_host(host.netlink()?, name)
-}
-
-/// As [`host_link`], for who has the host's socket and no call.
-fn link_on_host(netlink: &mut Netlink, name: &str) -> Result<Link, Error> {
-    netlink.link(name)?.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
-}
-
-/// The index of a link on the host that must be there.
-fn host_index(host: &mut Host<'_>, name: &str) -> Result<u32, Error> {
-    let index = host.netlink()?.link_index(name)?;
-    index.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "on the host" })
-}
-
-/// A link in the container that must be there.
-fn container_link(host: &mut Host<'_>, name: &str, operation: &'static str) -> Result<Link, Error> {
-    let found = host.need_container(operation)?.netlink()?.link(name)?;
-    found.ok_or_else(|| Error::LinkMissing { name: name.to_owned(), place: "in the container" })
+/// A link of the host that must be there, for who has its socket and no call.
+pub(crate) fn link_on_host(netlink: &mut Netlink, name: &LinkName) -> Result<Link, Error> {
+    netlink.link(name.as_str())?.ok_or_else(|| Error::missing_link(name, "on the host"))
 }
 
 /// The alias of a link that attachments share.

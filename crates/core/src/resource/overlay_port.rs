@@ -30,8 +30,8 @@ impl OverlayPort {
 
     /// Plugs the link in. Both links have to be there.
     pub fn plug_in(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        let bridge = link_on_host(netlink, self.bridge.as_str())?;
-        let link = link_on_host(netlink, self.link.as_str())?;
+        let bridge = link_on_host(netlink, &self.bridge)?;
+        let link = link_on_host(netlink, &self.link)?;
         let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
         netlink.change_link(link.index, &link.name, &change)?;
         let settings = PortSettings { learning: Some(false), locked: Some(true), ..PortSettings::default() };
@@ -48,7 +48,7 @@ impl OverlayPort {
 
     /// Succeeds if the link is plugged in, as [`OverlayPort::plug_in`] does it.
     pub fn verify_plugged_in(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        let link = link_on_host(netlink, self.link.as_str())?;
+        let link = link_on_host(netlink, &self.link)?;
         let Some(settings) = netlink.port(&self.link)? else {
             return same(|| format!("bridge of port {}", self.link), &self.bridge.as_str(), &"none");
         };

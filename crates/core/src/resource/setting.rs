@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, container_link, same};
+use super::{Lifecycle, same};
 use crate::attachment;
 use crate::error::Error;
 use crate::host::Host;
@@ -71,7 +71,7 @@ pub struct Setting {
 
 impl Setting {
     fn apply(&self, host: &mut Host<'_>, property: LinkProperty) -> Result<(), Error> {
-        let link = container_link(host, self.link.as_str(), "change its interface")?;
+        let link = host.need_container_link(&self.link)?;
         if property.of(&link) == property {
             return Ok(());
         }
@@ -82,7 +82,7 @@ impl Setting {
 
 impl Lifecycle for Setting {
     fn observe(&mut self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = container_link(host, self.link.as_str(), "look at its interface")?;
+        let link = host.need_container_link(&self.link)?;
         self.before = Some(self.wanted.of(&link));
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Lifecycle for Setting {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = container_link(host, self.link.as_str(), "verify its interface")?;
+        let link = host.need_container_link(&self.link)?;
         let text = |property: LinkProperty| format!("{}", property.change());
         same(
             || format!("interface {} in the container", self.link),

@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, Role, host_link, same};
+use super::{Lifecycle, Role, same};
 use crate::error::Error;
 use crate::firewall::VtepGuard;
 use crate::host::Host;
@@ -118,7 +118,7 @@ impl Lifecycle for Tunnel {
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
         for TunnelLink { name, .. } in &self.links {
-            let link = host_link(host, name.as_str())?;
+            let link = host.need_link(name)?;
             same(|| format!("alias of link {name}"), &self.alias, &link.alias)?;
             same(|| format!("state of link {name}"), &"up", &if link.up { "up" } else { "down" })?;
         }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, Role, container_link, host_link, same};
+use super::{Lifecycle, Role, same};
 use crate::attachment::Collection;
 use crate::error::Error;
 use crate::host::Host;
@@ -86,9 +86,8 @@ impl Lifecycle for VethPair {
             Err(error) if error.is_exists() => return Err(self.taken(host)?),
             other => other?,
         };
-        let missing = || Error::LinkMissing { name: self.host.to_string(), place: "on the host" };
         host.netlink()?.change_link(
-            index.ok_or_else(missing)?,
+            index.ok_or_else(|| Error::missing_link(&self.host, "on the host"))?,
             self.host.as_str(),
             &LinkChange { alias: Some(alias), ..LinkChange::default() },
         )?;
@@ -97,8 +96,8 @@ impl Lifecycle for VethPair {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let outside = host_link(host, self.host.as_str())?;
-        let inside = container_link(host, self.container.as_str(), "look for its interface")?;
+        let outside = host.need_link(&self.host)?;
+        let inside = host.need_container_link(&self.container)?;
         for (link, place) in [(&outside, "on the host"), (&inside, "in the container")] {
             same(|| format!("kind of link {} {place}", link.name), &"veth", &link.kind.as_str())?;
         }

@@ -3,7 +3,7 @@
 use cni::LinkName;
 use serde::{Deserialize, Serialize};
 
-use super::{Lifecycle, host_link, is_shared, mark_shared, same};
+use super::{Lifecycle, is_shared, mark_shared, same};
 use crate::error::Error;
 use crate::host::Host;
 use crate::netlink::{Link, LinkChange, MacAddress, VlanRange};
@@ -60,8 +60,8 @@ impl VlanGateway {
                 Key::of_interface("ipv6", name, parameter).put_if_present("0")?;
             }
         }
-        let bridge = host_link(host, self.bridge.as_str())?;
-        let port = host_link(host, self.port.as_str())?;
+        let bridge = host.need_link(&self.bridge)?;
+        let port = host.need_link(&self.port)?;
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         if port.master != Some(bridge.index) {
             let change = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
@@ -109,7 +109,7 @@ impl Lifecycle for VlanGateway {
                     let mac = MacAddress::random();
                     note.set(Made { mac })?;
                     host.netlink()?.create_local_veth(&self.name, Some(mac), &self.port, self.mtu)?;
-                    host_link(host, self.name.as_str())?
+                    host.need_link(&self.name)?
                 }
             };
             self.configure(host, &link)
@@ -117,7 +117,7 @@ impl Lifecycle for VlanGateway {
     }
 
     fn verify(&self, host: &mut Host<'_>) -> Result<(), Error> {
-        let link = host_link(host, self.name.as_str())?;
+        let link = host.need_link(&self.name)?;
         same(|| format!("state of {}", self.name), &"up", &if link.up { "up" } else { "down" })
     }
 
