@@ -186,6 +186,7 @@ pub use delegate::{Delegate, Running};
 pub use environment::{Attachment, Environment, Verb};
 pub use failure::{Code, Failure};
 pub use name::{ContainerId, LinkName, NameError, NetworkName};
+pub use netns::OpenNetns;
 pub use plugin::{Plugin, Response, respond};
 pub use process::run;
 pub use program::Allocator;

@@ -171,7 +171,7 @@ fn read_configuration(stdin: impl Read) -> Result<Vec<u8>, Failure> {
 fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<(Value, Added), Failure> {
     // A prevResult that can't be read is refused before anything is changed.
     request.config().prev_result()?;
-    let target = netns::target(request.environment(), parameters)?;
+    let target = netns::target(&request, parameters)?;
     let added = Added { request, target };
     let document = connect(plugin, &added.request, &added.target, AddResult::write)?;
     Ok((document, added))
@@ -233,10 +233,9 @@ pub(crate) fn delegated(
 }
 
 fn call(plugin: &dyn Plugin, verb: Verb, request: &Request, parameters: Parameters) -> Result<(), Failure> {
-    let environment = request.environment();
     match verb {
         Verb::Check => {
-            let target = netns::target(environment, parameters)?;
+            let target = netns::target(request, parameters)?;
             guarded(|| plugin.check(request, &target))
         }
         Verb::Del => {

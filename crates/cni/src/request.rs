@@ -15,6 +15,7 @@ use crate::environment::{Attachment, Environment};
 use crate::failure::{Code, Failure};
 use crate::json::{self, JsonError, shorten};
 use crate::name::{ContainerId, LinkName, NetworkName};
+use crate::netns::OpenNetns;
 use crate::plugin::Plugin;
 use crate::result::{AddResult, ResultError};
 use crate::version::SpecVersion;
@@ -200,6 +201,8 @@ pub struct Request {
     started: Arc<OnceLock<Instant>>,
     /// The plugins that need not be executed.
     contained: Contained,
+    /// The namespace, once it has been checked.
+    opened: Arc<OnceLock<OpenNetns>>,
 }
 
 /// Lines for standard error, shared by all clones of a request.
@@ -224,7 +227,14 @@ impl Request {
 
     /// A request whose notes are collected by the caller.
     pub(crate) fn with_notes(config: Config, environment: Environment, notes: Notes) -> Self {
-        Self { config, environment, notes, started: Arc::default(), contained: Contained::default() }
+        Self {
+            config,
+            environment,
+            notes,
+            started: Arc::default(),
+            contained: Contained::default(),
+            opened: Arc::default(),
+        }
     }
 
     /// The same request in a program that has more plugins in it.
@@ -249,6 +259,17 @@ impl Request {
     /// The notes so far; they are not given twice.
     pub(crate) fn taken_notes(&self) -> Vec<String> {
         self.notes.take()
+    }
+
+    /// The namespace of this call that is at a path, open, where it has been checked. Use it rather than the path: it is what was checked.
+    pub fn open_netns(&self, path: &Path) -> Option<&OpenNetns> {
+        self.opened.get().filter(|opened| opened.path == path)
+    }
+
+    /// Keeps the namespace open as long as the call takes.
+    pub(crate) fn keep_open(&self, netns: OpenNetns) {
+        // One is kept already where a call is checked again; it is as good.
+        let _ = self.opened.set(netns);
     }
 
     /// The same call for delegates that must not see the namespace.

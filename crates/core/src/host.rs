@@ -74,7 +74,7 @@ impl<'a> Host<'a> {
         netns: Option<&Path>,
     ) -> Result<Self, Error> {
         let container = netns
-            .map(|path| Netns::open(path).map(|netns| Container { netns, netlink: None }))
+            .map(|path| Netns::of(request, path).map(|netns| Container { netns, netlink: None }))
             .transpose()?;
         Ok(Self {
             request,
@@ -95,7 +95,7 @@ impl<'a> Host<'a> {
         plugin: &'static str,
         netns: Option<&Path>,
     ) -> Self {
-        let container = match netns.map(Netns::open) {
+        let container = match netns.map(|path| Netns::of(request, path)) {
             Some(Ok(netns)) => Some(Container { netns, netlink: None }),
             Some(Err(error)) => {
                 let failure = Failure::from(Error::from(error));

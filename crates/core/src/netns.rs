@@ -6,10 +6,11 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use cni::Request;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
@@ -78,16 +79,19 @@ pub struct NetnsId {
 
 /// An open network namespace. It exists as long as this does.
 pub struct Netns {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     id: NetnsId,
+    /// The namespace of the thread that has checked this one.
+    own: Option<Home>,
     /// Where the thread that went there first has come from; `None` if there is no way back.
     home: OnceLock<Option<Home>>,
 }
 
 /// A thread's own network namespace.
+#[derive(Clone)]
 struct Home {
-    file: File,
+    file: Arc<File>,
     thread: ThreadId,
 }
 
@@ -97,6 +101,19 @@ impl Netns {
         let opening = |source| NetnsError::Open { path: path.to_owned(), source };
         let file = File::open(path).map_err(opening)?;
         let metadata = file.metadata().map_err(opening)?;
+        let id = NetnsId { device: metadata.dev(), inode: metadata.ino() };
+        Self::verified(path, Arc::new(file), id, None)
+    }
+
+    /// The namespace of a call, which is open already; as [`Netns::open`] where it is not.
+    pub fn of(request: &Request, path: &Path) -> Result<Self, NetnsError> {
+        let Some(opened) = request.open_netns(path) else { return Self::open(path) };
+        let (device, inode) = opened.id;
+        let own = Home { file: Arc::clone(&opened.own), thread: opened.thread };
+        Self::verified(path, Arc::clone(&opened.file), NetnsId { device, inode }, Some(own))
+    }
+
+    fn verified(path: &Path, file: Arc<File>, id: NetnsId, own: Option<Home>) -> Result<Self, NetnsError> {
         let what = match sys::namespace_type(file.as_fd()) {
             Ok(libc::CLONE_NEWNET) => None,
             Ok(libc::CLONE_NEWNS) => Some("a mount namespace"),
@@ -109,12 +126,7 @@ impl Netns {
         };
         match what {
             Some(what) => Err(NetnsError::NotNetwork { path: path.to_owned(), what }),
-            None => Ok(Self {
-                file,
-                path: path.to_owned(),
-                id: NetnsId { device: metadata.dev(), inode: metadata.ino() },
-                home: OnceLock::new(),
-            }),
+            None => Ok(Self { file, path: path.to_owned(), id, own, home: OnceLock::new() }),
         }
     }
 
@@ -130,11 +142,11 @@ impl Netns {
 
     /// Runs something inside the namespace. What it opens (sockets, files below `/proc/sys/net`) belongs to the namespace.
     ///
-    /// The calling thread goes there and comes back, to where it was when it went there first. To start a thread that ends there, and to wait for it,
-    /// takes 0.1 to 0.3 ms each time; this is done where there is no way back, in a user namespace whose processes are in a network namespace of
-    /// somebody else, and for a second thread.
+    /// The calling thread goes there and comes back, to where it was when it went there first, or when it checked the namespace of the call
+    /// ([`Netns::of`]). To start a thread that ends there, and to wait for it, takes 0.1 to 0.3 ms each time; this is done where there is no way
+    /// back, in a user namespace whose processes are in a network namespace of somebody else, and for a second thread.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-        match self.home.get_or_init(Home::open) {
+        match self.home.get_or_init(|| Home::of(self.own.as_ref())) {
             Some(home) if home.thread == thread::current().id() => {
                 self.enter()?;
                 let _taken_at_the_end = WayBack { home: &home.file, from: &self.path }; // also of a panic
@@ -168,11 +180,16 @@ impl Netns {
 }
 
 impl Home {
-    /// `None` where there is no way back. To go where one is already needs the same rights as to come back.
-    fn open() -> Option<Self> {
-        let file = File::open("/proc/thread-self/ns/net").ok()?;
-        setns(file.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
-        Some(Self { file, thread: thread::current().id() })
+    /// That of this thread, which is known already if this thread is the one that has looked. `None` where there is no way back. To go where one is
+    /// already needs the same rights as to come back.
+    fn of(known: Option<&Self>) -> Option<Self> {
+        let thread = thread::current().id();
+        let home = match known.filter(|known| known.thread == thread) {
+            Some(known) => known.clone(),
+            None => Self { file: Arc::new(File::open("/proc/thread-self/ns/net").ok()?), thread },
+        };
+        setns(home.file.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
+        Some(home)
     }
 }
 

@@ -4,8 +4,8 @@ use super::{NetnsState, state};
 
 fn kind(path: impl AsRef<Path>) -> &'static str {
     match state(path.as_ref()) {
-        NetnsState::Foreign => "foreign",
-        NetnsState::Own => "own",
+        NetnsState::Foreign(_) => "foreign",
+        NetnsState::Own(_) => "own",
         NetnsState::Missing => "missing",
         NetnsState::NotANamespace(what) => what,
         NetnsState::Unreadable(_) => "unreadable",
@@ -35,6 +35,26 @@ fn what_is_no_network_namespace_is_said() {
     assert_eq!(kind("/proc/self/fd/999"), "missing");
     assert_eq!(kind("/proc/self/\0/net"), "unreadable");
     assert_eq!(kind("x".repeat(5000)), "unreadable");
+}
+
+/// Nobody waits for a writer, and what can't be opened is told by what it is.
+#[test]
+fn pipes_and_sockets_are_special_files() {
+    let _host = testkit::Host::new();
+    testkit::tool("mkfifo", &["/run/pipe"]);
+    assert_eq!(kind("/run/pipe"), "a special file");
+    let _socket = std::os::unix::net::UnixListener::bind("/run/socket").unwrap();
+    assert_eq!(kind("/run/socket"), "a special file");
+}
+
+#[test]
+fn a_namespace_of_another_kind_is_told_by_its_link() {
+    let file = std::fs::File::open("/proc/self/ns/mnt").unwrap();
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    assert_eq!(kind(link), "a namespace of another kind");
+    let file = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    assert_eq!(kind(link), "own");
 }
 
 #[test]
