@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use serde::ser::{self, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::environment::{self, Attachment, Environment, Parameters, Verb};
@@ -14,7 +15,7 @@ use crate::failure::{Code, Failure};
 use crate::json::{self, shorten};
 use crate::netns::Owner;
 use crate::request::{self, Config, Notes, Request, Target, ValidAttachments};
-use crate::result::{AddResult, ResultError};
+use crate::result::{AddResult, ResultError, Written};
 use crate::version::SpecVersion;
 use crate::{netns, process};
 
@@ -79,18 +80,53 @@ pub fn respond(
     environment: &Environment,
     stdin: impl Read + Send + 'static,
 ) -> Response {
-    answer(plugin, environment, stdin).response
+    let Answer { document, notes, success, .. } = answer(plugin, environment, stdin);
+    Response { document: document.map(Document::into_value), notes, success }
 }
 
-/// A response, and what to undo if it can't be delivered.
+/// A response, its document not made yet, and what to undo if it can't be delivered.
 pub(crate) struct Answer {
-    pub(crate) response: Response,
+    pub(crate) document: Option<Document>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) success: bool,
     pub(crate) added: Option<Added>,
 }
 
 impl From<Response> for Answer {
-    fn from(response: Response) -> Self {
-        Self { response, added: None }
+    fn from(Response { document, notes, success }: Response) -> Self {
+        Self { document: document.map(Document::Value), notes, success, added: None }
+    }
+}
+
+/// What standard output is to carry.
+pub(crate) enum Document {
+    Value(Value),
+    /// A result, in terms of a version that can express it.
+    Result(Box<AddResult>, SpecVersion),
+}
+
+impl Document {
+    fn of(result: AddResult, version: SpecVersion) -> Result<Self, ResultError> {
+        Written::new(&result, version)?;
+        Ok(Self::Result(Box::new(result), version))
+    }
+
+    fn into_value(self) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Result(result, version) => result.write(version).unwrap_or_default(),
+        }
+    }
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Value(value) => value.serialize(serializer),
+            Self::Result(result, version) => {
+                Written::new(result, *version).map_err(ser::Error::custom)?.serialize(serializer)
+            }
+        }
     }
 }
 
@@ -148,7 +184,7 @@ pub(crate) fn answer(
     });
     let notes = notes.take();
     match outcome {
-        Ok((document, added)) => Answer { response: Response { notes, ..Response::ok(document) }, added },
+        Ok((document, added)) => Answer { document, notes, success: true, added },
         Err(failure) => Response { notes, ..Response::failed(&failure, version) }.into(),
     }
 }
@@ -168,12 +204,12 @@ fn read_configuration(stdin: impl Read) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<(Value, Added), Failure> {
+fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<(Document, Added), Failure> {
     // A prevResult that can't be read is refused before anything is changed.
     request.config().prev_result()?;
     let target = netns::target(&request, parameters)?;
     let added = Added { request, target };
-    let document = connect(plugin, &added.request, &added.target, AddResult::write)?;
+    let document = connect(plugin, &added.request, &added.target, Document::of)?;
     Ok((document, added))
 }
 
@@ -182,12 +218,12 @@ fn connect<T>(
     plugin: &dyn Plugin,
     request: &Request,
     target: &Target,
-    express: impl FnOnce(&AddResult, SpecVersion) -> Result<T, ResultError>,
+    express: impl FnOnce(AddResult, SpecVersion) -> Result<T, ResultError>,
 ) -> Result<T, Failure> {
     let failure = match catch(|| plugin.add(request, target)) {
         // The plugin failed and took back what it had done.
         Ok(Err(failure)) => return Err(failure),
-        Ok(Ok(result)) => match express(&result, request.config().version()) {
+        Ok(Ok(result)) => match express(result, request.config().version()) {
             Ok(expressed) => return Ok(expressed),
             Err(error) => Failure::from_error(Code::InvalidConfig, &error)
                 .hint("this version's result needs an address: add `ipam`, or raise `cniVersion`"),
@@ -218,9 +254,9 @@ pub(crate) fn delegated(
     let parameters = environment::parameters(request.environment(), verb)?;
     match (verb, parameters) {
         (Verb::Add, Parameters { attachment: Some(attachment), netns: Some(netns) }) => {
-            let express = |result: &AddResult, version| match version {
+            let express = |result: AddResult, version| match version {
                 // It says all that there is.
-                SpecVersion::NEWEST => Ok(result.clone()),
+                SpecVersion::NEWEST => Ok(result),
                 older => result.write(older).and_then(|document| AddResult::read(&document, older)),
             };
             connect(plugin, request, &Target { attachment, netns }, express).map(Some)

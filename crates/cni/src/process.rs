@@ -8,12 +8,11 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::environment::Environment;
 use crate::failure::{Code, Failure};
 use crate::json::shorten;
-use crate::plugin::{Answer, Plugin, Response, answer};
+use crate::plugin::{Document, Plugin, Response, answer};
 use crate::version::SpecVersion;
 
 /// The `main` of a plugin: reads environment and standard input, runs the verb, writes the answer.
@@ -24,17 +23,17 @@ pub fn run(plugin: &(dyn Plugin + Sync)) -> ExitCode {
     install_panic_hook();
     let environment = Environment::of_process();
     let work = || answer(plugin, &environment, io::stdin());
-    let Answer { response, added } = panic::catch_unwind(AssertUnwindSafe(work))
+    let answer = panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|payload| Response::failed(&panicked(payload.as_ref()), SpecVersion::NEWEST).into());
-    note(&response.notes);
-    let Err(error) = print(response.document.as_ref()) else {
-        let exit = if response.success { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    note(&answer.notes);
+    let Err(error) = print(answer.document.as_ref()) else {
+        let exit = if answer.success { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         // The kernel takes their memory back at once, and sooner.
-        mem::forget((response, added));
+        mem::forget((answer, environment));
         return exit;
     };
     note(&[format!("can't write to standard output: {error}")]);
-    if let Some(added) = added {
+    if let Some(added) = answer.added {
         let undone = added.undo(plugin);
         note(&added.notes());
         if let Err(failure) = undone {
@@ -53,9 +52,9 @@ pub(crate) fn note(lines: &[String]) {
     }
 }
 
-fn print(document: Option<&Value>) -> io::Result<()> {
+fn print(document: Option<&Document>) -> io::Result<()> {
     let Some(document) = document else { return Ok(()) };
-    let mut bytes = pretty(document);
+    let mut bytes = pretty(document)?;
     bytes.push(b'\n');
     let mut stdout = io::stdout().lock();
     // One write of the whole document, so that a reader never sees half of one followed by an error.
@@ -64,15 +63,13 @@ fn print(document: Option<&Value>) -> io::Result<()> {
 }
 
 /// Four spaces, as the Go library prints.
-fn pretty(document: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
+fn pretty(document: &Document) -> serde_json::Result<Vec<u8>> {
+    /// Most are smaller.
+    const USUAL: usize = 1 << 10;
+    let mut bytes = Vec::with_capacity(USUAL);
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
-    match document.serialize(&mut serializer) {
-        Ok(()) => bytes,
-        // A `Value` has string keys and finite numbers, so this cannot happen; its compact form is as good.
-        Err(_) => document.to_string().into_bytes(),
-    }
+    document.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
+    Ok(bytes)
 }
 
 /// Where a panic happened; the hook puts it here because the payload has no location.

@@ -146,8 +146,17 @@ pub struct AddResult {
     pub extra: Map<String, Value>,
 }
 
+/// The keys of all versions: what one calls `ips` must not come back from another as an unknown key.
+const RESULT_KEYS: &[&str] = &["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
+const INTERFACE_KEYS: &[&str] = &["name", "mac", "mtu", "sandbox", "socketPath", "pciID"];
+const IP_KEYS: &[&str] = &["version", "address", "gateway", "interface"];
+const ROUTE_KEYS: &[&str] = &["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
+const DNS_KEYS: &[&str] = &["nameservers", "domain", "search", "options"];
+
 mod read;
 mod write;
+
+pub(crate) use write::Written;
 
 impl AddResult {
     /// Reads a result. Its own `cniVersion` decides the shape; without one, `assumed` does (libcni since 1.1.1).
@@ -157,7 +166,9 @@ impl AddResult {
 
     /// Writes the result in a version. What that version can't express is left out; 0.1.0 and 0.2.0 need an address.
     pub fn write(&self, version: SpecVersion) -> Result<Value, ResultError> {
-        write::write(self, version)
+        let written = Written::new(self, version)?;
+        // It is made of texts, numbers and values, of which there is always a tree.
+        Ok(serde_json::to_value(written).unwrap_or_default())
     }
 
     /// This result behind that of the plugins before it in the chain, for a plugin that adds an interface: what was there stays in its

@@ -1,8 +1,8 @@
 //! Reading results of every version.
 
 use super::{
-    AddResult, Cidr, Dns, Interface, Ip, IpAddr, JsonError, Map, ResultError, ResultFamily, Route,
-    SpecVersion, Value, address, json,
+    AddResult, Cidr, DNS_KEYS, Dns, INTERFACE_KEYS, IP_KEYS, Interface, Ip, IpAddr, JsonError, Map,
+    RESULT_KEYS, ROUTE_KEYS, ResultError, ResultFamily, Route, SpecVersion, Value, address, json,
 };
 use serde::{Deserialize, de::Error as _};
 
@@ -32,9 +32,6 @@ pub(super) fn read(value: &Value, assumed: SpecVersion) -> Result<AddResult, Res
     };
     parsed.map_err(|source| ResultError::Shape { version, source })
 }
-
-/// The keys of all versions: what one calls `ips` must not come back from another as an unknown key.
-const RESULT_KEYS: &[&str] = &["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
 
 fn current(object: &Map<String, Value>) -> Result<AddResult, JsonError> {
     Ok(AddResult {
@@ -76,7 +73,10 @@ fn list<T>(
     read: impl Fn(&Value) -> Result<T, JsonError>,
 ) -> Result<Vec<T>, JsonError> {
     let Some(value) = json::get(object, key) else { return Ok(Vec::new()) };
-    let items: Vec<Value> = json::decode(value).map_err(|e| e.under(key))?;
+    let Value::Array(items) = value else {
+        // It is none; this says so.
+        return json::decode::<Vec<Value>>(value).map(|_| Vec::new()).map_err(|e| e.under(key));
+    };
     items
         .iter()
         .enumerate()
@@ -88,13 +88,13 @@ fn list<T>(
 fn dns(object: &Map<String, Value>) -> Result<Dns, JsonError> {
     let Some(value) = json::get(object, "dns") else { return Ok(Dns::default()) };
     let mut dns: Dns = json::decode(value).map_err(|e| e.under("dns"))?;
-    dns.extra = extra(value, &["nameservers", "domain", "search", "options"]);
+    dns.extra = extra(value, DNS_KEYS);
     Ok(dns)
 }
 
 fn interface(value: &Value) -> Result<Interface, JsonError> {
     let mut interface: Interface = json::decode(value)?;
-    interface.extra = extra(value, &["name", "mac", "mtu", "sandbox", "socketPath", "pciID"]);
+    interface.extra = extra(value, INTERFACE_KEYS);
     Ok(interface)
 }
 
@@ -111,7 +111,7 @@ fn ip(value: &Value) -> Result<Ip, JsonError> {
         gateway: optional_ip(wire.gateway.as_deref(), "gateway")?,
         // Runtimes of old send -1 for "no interface" (spec-upgrades.md).
         interface: wire.interface.and_then(|index| usize::try_from(index).ok()),
-        extra: extra(value, &["version", "address", "gateway", "interface"]),
+        extra: extra(value, IP_KEYS),
     })
 }
 
@@ -138,7 +138,7 @@ fn route(value: &Value) -> Result<Route, JsonError> {
         priority: wire.priority,
         table: wire.table,
         scope: wire.scope,
-        extra: extra(value, &["dst", "gw", "mtu", "advmss", "priority", "table", "scope"]),
+        extra: extra(value, ROUTE_KEYS),
     })
 }
 

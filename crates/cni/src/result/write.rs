@@ -1,6 +1,11 @@
 //! Writing results in every version.
 
-use super::{AddResult, Dns, Interface, Ip, Map, ResultError, ResultFamily, Route, SpecVersion, Value};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::{
+    AddResult, DNS_KEYS, Dns, INTERFACE_KEYS, IP_KEYS, Interface, Ip, Map, RESULT_KEYS, ROUTE_KEYS,
+    ResultError, ResultFamily, Route, SpecVersion, Value,
+};
 
 /// What a version can carry beyond its family's shape.
 #[derive(Clone, Copy)]
@@ -15,141 +20,216 @@ struct Abilities {
     interfaces: usize,
 }
 
-pub(super) fn write(result: &AddResult, version: SpecVersion) -> Result<Value, ResultError> {
-    let abilities = Abilities {
-        ip_version: version.result_family() == ResultFamily::Versioned,
-        interface_attributes: version >= SpecVersion::V1_1_0,
-        // An IPAM plugin's result has no interfaces: it is no report but an order to the plugin that called it. The Go suite's
-        // host-local and bridge hand route attributes over in every version that way, and configurations rely on it.
-        route_attributes: version >= SpecVersion::V1_1_0 || result.interfaces.is_empty(),
-        interfaces: result.interfaces.len(),
-    };
-    let mut object = Map::new();
-    object.insert("cniVersion".to_owned(), version.as_str().into());
-    if version.result_family() == ResultFamily::Legacy {
-        legacy(result, &mut object)?;
-    } else {
-        put_list(&mut object, "interfaces", result.interfaces.iter().map(|i| interface(i, abilities)));
-        put_list(&mut object, "ips", result.ips.iter().map(|i| ip(i, abilities)));
-        put_list(&mut object, "routes", result.routes.iter().map(|r| route(r, abilities)));
-    }
-    // Before 1.0.0 `dns` was always there.
-    if !result.dns.is_empty() || version < SpecVersion::V1_0_0 {
-        object.insert("dns".to_owned(), dns(&result.dns));
-    }
-    object.extend(result.extra.clone());
-    Ok(Value::Object(object))
+/// A result in the terms of a version, which can express it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written<'a> {
+    result: &'a AddResult,
+    version: SpecVersion,
 }
 
-fn put_list(object: &mut Map<String, Value>, key: &str, items: impl Iterator<Item = Value>) {
-    let items: Vec<Value> = items.collect();
-    if !items.is_empty() {
-        object.insert(key.to_owned(), Value::Array(items));
-    }
-}
-
-fn put_text(object: &mut Map<String, Value>, key: &str, text: &str) {
-    if !text.is_empty() {
-        object.insert(key.to_owned(), text.into());
-    }
-}
-
-fn put_number(object: &mut Map<String, Value>, key: &str, number: u32) {
-    if number != 0 {
-        object.insert(key.to_owned(), number.into());
-    }
-}
-
-fn dns(dns: &Dns) -> Value {
-    let mut object = Map::new();
-    let put_texts = |object: &mut Map<String, Value>, key, texts: &[String]| {
-        put_list(object, key, texts.iter().map(|text| text.as_str().into()));
-    };
-    put_texts(&mut object, "nameservers", &dns.nameservers);
-    put_text(&mut object, "domain", &dns.domain);
-    put_texts(&mut object, "search", &dns.search);
-    put_texts(&mut object, "options", &dns.options);
-    object.extend(dns.extra.clone());
-    Value::Object(object)
-}
-
-fn interface(interface: &Interface, abilities: Abilities) -> Value {
-    let mut object = Map::new();
-    object.insert("name".to_owned(), interface.name.as_str().into());
-    put_text(&mut object, "mac", &interface.mac);
-    if abilities.interface_attributes {
-        put_number(&mut object, "mtu", interface.mtu);
-    }
-    put_text(&mut object, "sandbox", &interface.sandbox);
-    if abilities.interface_attributes {
-        put_text(&mut object, "socketPath", &interface.socket_path);
-        put_text(&mut object, "pciID", &interface.pci_id);
-    }
-    object.extend(interface.extra.clone());
-    Value::Object(object)
-}
-
-fn ip(ip: &Ip, abilities: Abilities) -> Value {
-    let mut object = Map::new();
-    if abilities.ip_version {
-        object.insert("version".to_owned(), if ip.address.is_ipv4() { "4" } else { "6" }.into());
-    }
-    // An index beyond the list says nothing, and containerd's go-cni panics on it.
-    if let Some(index) = ip.interface.filter(|index| *index < abilities.interfaces) {
-        object.insert("interface".to_owned(), index.into());
-    }
-    object.insert("address".to_owned(), ip.address.to_string().into());
-    if let Some(gateway) = ip.gateway {
-        object.insert("gateway".to_owned(), gateway.to_string().into());
-    }
-    object.extend(ip.extra.clone());
-    Value::Object(object)
-}
-
-fn route(route: &Route, abilities: Abilities) -> Value {
-    let mut object = Map::new();
-    object.insert("dst".to_owned(), route.dst.to_string().into());
-    if let Some(gw) = route.gw {
-        object.insert("gw".to_owned(), gw.to_string().into());
-    }
-    if abilities.route_attributes {
-        put_number(&mut object, "mtu", route.mtu);
-        put_number(&mut object, "advmss", route.advmss);
-        put_number(&mut object, "priority", route.priority);
-        if let Some(table) = route.table {
-            object.insert("table".to_owned(), table.into());
+impl<'a> Written<'a> {
+    pub(crate) fn new(result: &'a AddResult, version: SpecVersion) -> Result<Self, ResultError> {
+        // One address per family is all that the old versions are about.
+        if version.result_family() == ResultFamily::Legacy && result.ips.is_empty() {
+            return Err(ResultError::NoAddress);
         }
-        if let Some(scope) = route.scope {
-            object.insert("scope".to_owned(), scope.into());
-        }
+        Ok(Self { result, version })
     }
-    object.extend(route.extra.clone());
-    Value::Object(object)
 }
 
-/// One address per family, routes below the address of their family.
-fn legacy(result: &AddResult, object: &mut Map<String, Value>) -> Result<(), ResultError> {
-    for (key, ipv4) in [("ip4", true), ("ip6", false)] {
-        let Some(ip) = result.ips.iter().find(|ip| ip.address.is_ipv4() == ipv4) else { continue };
-        let mut config = Map::new();
-        config.insert("ip".to_owned(), ip.address.to_string().into());
-        if let Some(gateway) = ip.gateway {
-            config.insert("gateway".to_owned(), gateway.to_string().into());
-        }
-        let routes = result.routes.iter().filter(|route| route.dst.is_ipv4() == ipv4).map(|route| {
-            let mut object = Map::new();
-            object.insert("dst".to_owned(), route.dst.to_string().into());
-            if let Some(gw) = route.gw {
-                object.insert("gw".to_owned(), gw.to_string().into());
+/// Straight into the text that is printed: a tree of it would be built for that alone.
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { result, version } = *self;
+        let abilities = Abilities {
+            ip_version: version.result_family() == ResultFamily::Versioned,
+            interface_attributes: version >= SpecVersion::V1_1_0,
+            // An IPAM plugin's result has no interfaces: it is no report but an order to the plugin that called it. The Go suite's
+            // host-local and bridge hand route attributes over in every version that way, and configurations rely on it.
+            route_attributes: version >= SpecVersion::V1_1_0 || result.interfaces.is_empty(),
+            interfaces: result.interfaces.len(),
+        };
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("cniVersion", version.as_str())?;
+        if version.result_family() == ResultFamily::Legacy {
+            for (key, ipv4) in [("ip4", true), ("ip6", false)] {
+                if let Some(ip) = result.ips.iter().find(|ip| ip.address.is_ipv4() == ipv4) {
+                    object.serialize_entry(key, &Legacy { ip, routes: &result.routes })?;
+                }
             }
-            Value::Object(object)
-        });
-        put_list(&mut config, "routes", routes);
-        object.insert(key.to_owned(), Value::Object(config));
+        } else {
+            put_list(&mut object, "interfaces", &result.interfaces, abilities)?;
+            put_list(&mut object, "ips", &result.ips, abilities)?;
+            put_list(&mut object, "routes", &result.routes, abilities)?;
+        }
+        // Before 1.0.0 `dns` was always there.
+        if !result.dns.is_empty() || version < SpecVersion::V1_0_0 {
+            object.serialize_entry("dns", &As(&result.dns, abilities))?;
+        }
+        put_extra(&mut object, &result.extra, RESULT_KEYS)?;
+        object.end()
     }
-    if object.contains_key("ip4") || object.contains_key("ip6") {
-        Ok(())
-    } else {
-        Err(ResultError::NoAddress)
+}
+
+/// A part of a result.
+trait Part {
+    fn write<S: Serializer>(&self, abilities: Abilities, serializer: S) -> Result<S::Ok, S::Error>;
+}
+
+/// A part as a version can carry it.
+struct As<'a, T>(&'a T, Abilities);
+
+impl<T: Part> Serialize for As<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.write(self.1, serializer)
+    }
+}
+
+struct List<'a, T>(&'a [T], Abilities);
+
+impl<T: Part> Serialize for List<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|item| As(item, self.1)))
+    }
+}
+
+fn put_list<M: SerializeMap, T: Part>(
+    object: &mut M,
+    key: &'static str,
+    items: &[T],
+    abilities: Abilities,
+) -> Result<(), M::Error> {
+    if items.is_empty() { Ok(()) } else { object.serialize_entry(key, &List(items, abilities)) }
+}
+
+fn put_text<M: SerializeMap>(object: &mut M, key: &'static str, text: &str) -> Result<(), M::Error> {
+    if text.is_empty() { Ok(()) } else { object.serialize_entry(key, text) }
+}
+
+fn put_number<M: SerializeMap>(object: &mut M, key: &'static str, number: u32) -> Result<(), M::Error> {
+    if number == 0 { Ok(()) } else { object.serialize_entry(key, &number) }
+}
+
+fn put_texts<M: SerializeMap>(object: &mut M, key: &'static str, texts: &[String]) -> Result<(), M::Error> {
+    if texts.is_empty() { Ok(()) } else { object.serialize_entry(key, texts) }
+}
+
+/// The keys that nobody knows. One that is known is in its own place, or left out on purpose.
+fn put_extra<M: SerializeMap>(
+    object: &mut M,
+    extra: &Map<String, Value>,
+    known: &[&str],
+) -> Result<(), M::Error> {
+    for (key, value) in extra.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+        object.serialize_entry(key, value)?;
+    }
+    Ok(())
+}
+
+impl Part for Dns {
+    fn write<S: Serializer>(&self, _: Abilities, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        put_texts(&mut object, "nameservers", &self.nameservers)?;
+        put_text(&mut object, "domain", &self.domain)?;
+        put_texts(&mut object, "search", &self.search)?;
+        put_texts(&mut object, "options", &self.options)?;
+        put_extra(&mut object, &self.extra, DNS_KEYS)?;
+        object.end()
+    }
+}
+
+impl Part for Interface {
+    fn write<S: Serializer>(&self, abilities: Abilities, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("name", &self.name)?;
+        put_text(&mut object, "mac", &self.mac)?;
+        if abilities.interface_attributes {
+            put_number(&mut object, "mtu", self.mtu)?;
+        }
+        put_text(&mut object, "sandbox", &self.sandbox)?;
+        if abilities.interface_attributes {
+            put_text(&mut object, "socketPath", &self.socket_path)?;
+            put_text(&mut object, "pciID", &self.pci_id)?;
+        }
+        put_extra(&mut object, &self.extra, INTERFACE_KEYS)?;
+        object.end()
+    }
+}
+
+impl Part for Ip {
+    fn write<S: Serializer>(&self, abilities: Abilities, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        if abilities.ip_version {
+            object.serialize_entry("version", if self.address.is_ipv4() { "4" } else { "6" })?;
+        }
+        // An index beyond the list says nothing, and containerd's go-cni panics on it.
+        if let Some(index) = self.interface.filter(|index| *index < abilities.interfaces) {
+            object.serialize_entry("interface", &index)?;
+        }
+        object.serialize_entry("address", &self.address)?;
+        if let Some(gateway) = &self.gateway {
+            object.serialize_entry("gateway", gateway)?;
+        }
+        put_extra(&mut object, &self.extra, IP_KEYS)?;
+        object.end()
+    }
+}
+
+impl Part for Route {
+    fn write<S: Serializer>(&self, abilities: Abilities, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("dst", &self.dst)?;
+        if let Some(gw) = &self.gw {
+            object.serialize_entry("gw", gw)?;
+        }
+        if abilities.route_attributes {
+            put_number(&mut object, "mtu", self.mtu)?;
+            put_number(&mut object, "advmss", self.advmss)?;
+            put_number(&mut object, "priority", self.priority)?;
+            if let Some(table) = &self.table {
+                object.serialize_entry("table", table)?;
+            }
+            if let Some(scope) = &self.scope {
+                object.serialize_entry("scope", scope)?;
+            }
+        }
+        put_extra(&mut object, &self.extra, ROUTE_KEYS)?;
+        object.end()
+    }
+}
+
+/// An address of 0.1.0 and 0.2.0, with the routes of its family below it.
+struct Legacy<'a> {
+    ip: &'a Ip,
+    routes: &'a [Route],
+}
+
+impl Serialize for Legacy<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("ip", &self.ip.address)?;
+        if let Some(gateway) = &self.ip.gateway {
+            object.serialize_entry("gateway", gateway)?;
+        }
+        let ipv4 = self.ip.address.is_ipv4();
+        let routes: Vec<LegacyRoute<'_>> =
+            self.routes.iter().filter(|route| route.dst.is_ipv4() == ipv4).map(LegacyRoute).collect();
+        if !routes.is_empty() {
+            object.serialize_entry("routes", &routes)?;
+        }
+        object.end()
+    }
+}
+
+struct LegacyRoute<'a>(&'a Route);
+
+impl Serialize for LegacyRoute<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("dst", &self.0.dst)?;
+        if let Some(gw) = &self.0.gw {
+            object.serialize_entry("gw", gw)?;
+        }
+        object.end()
     }
 }
