@@ -45,20 +45,9 @@ impl<'a> Delegate<'a> {
             )
             .hint("a type is the file name of a plugin in CNI_PATH, without any path"));
         }
-        let directories = request.search_path();
-        if directories.is_empty() {
-            return Err(Failure::new(Code::InvalidEnvironment, "required env variables [CNI_PATH] missing")
-                .hint(format!(
-                    "plugin {kind:?} is to be run and is looked for in the directories of CNI_PATH"
-                )));
-        }
-        let program =
-            directories.iter().map(|directory| directory.join(kind)).find(|program| is_file(program));
-        let Some(program) = program else {
-            let searched: Vec<String> = directories.iter().map(|d| d.display().to_string()).collect();
-            return Err(Failure::new(Code::Delegate, format!("plugin {kind:?} was not found in CNI_PATH"))
-                .detail(format!("searched: {}", searched.join(", ")))
-                .hint("install the plugin there, or correct `type`"));
+        let program = match request.found(kind) {
+            Some(program) => program.to_owned(),
+            None => request.keep_found(kind, search(request, kind)?),
         };
         Ok(Self { request, kind: kind.to_owned(), program })
     }
@@ -157,6 +146,22 @@ impl<'a> Delegate<'a> {
         Failure::new(Code::Delegate, format!("plugin {:?} {what} ({verb})", self.kind))
             .detail(format!("program: {}", self.program.display()))
     }
+}
+
+/// Where the program of a plugin is.
+fn search(request: &Request, kind: &str) -> Result<PathBuf, Failure> {
+    let directories = request.search_path();
+    if directories.is_empty() {
+        return Err(Failure::new(Code::InvalidEnvironment, "required env variables [CNI_PATH] missing")
+            .hint(format!("plugin {kind:?} is to be run and is looked for in the directories of CNI_PATH")));
+    }
+    let program = directories.iter().map(|directory| directory.join(kind)).find(|program| is_file(program));
+    program.ok_or_else(|| {
+        let searched: Vec<String> = directories.iter().map(|d| d.display().to_string()).collect();
+        Failure::new(Code::Delegate, format!("plugin {kind:?} was not found in CNI_PATH"))
+            .detail(format!("searched: {}", searched.join(", ")))
+            .hint("install the plugin there, or correct `type`")
+    })
 }
 
 fn is_file(path: &Path) -> bool {

@@ -203,6 +203,8 @@ pub struct Request {
     contained: Contained,
     /// The namespace, once it has been checked.
     opened: Arc<OnceLock<OpenNetns>>,
+    /// The first plugin that was looked for in `CNI_PATH` and found, by type: most calls have no other, and ask for it more than once.
+    found: Arc<OnceLock<(String, PathBuf)>>,
 }
 
 /// Lines for standard error, shared by all clones of a request.
@@ -234,6 +236,7 @@ impl Request {
             started: Arc::default(),
             contained: Contained::default(),
             opened: Arc::default(),
+            found: Arc::default(),
         }
     }
 
@@ -326,6 +329,18 @@ impl Request {
     pub fn search_path(&self) -> Vec<PathBuf> {
         let Some(path) = self.environment.get("CNI_PATH") else { return Vec::new() };
         std::env::split_paths(path).filter(|directory| !directory.as_os_str().is_empty()).collect()
+    }
+
+    /// The program of a type that has been found before.
+    pub(crate) fn found(&self, kind: &str) -> Option<&Path> {
+        self.found.get().filter(|(known, _)| known == kind).map(|(_, program)| program.as_path())
+    }
+
+    /// Keeps what has been found.
+    pub(crate) fn keep_found(&self, kind: &str, program: PathBuf) -> PathBuf {
+        // A second one is looked for each time.
+        let _ = self.found.set((kind.to_owned(), program.clone()));
+        program
     }
 
     /// The plugin of a type, found in `CNI_PATH`, ready to be run with this call's configuration and environment.

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::{Config, Request, ValidAttachments};
 use crate::environment::{Attachment, Environment};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::name::{ContainerId, LinkName};
 use crate::version::SpecVersion;
 
@@ -268,4 +268,26 @@ fn the_search_path_has_no_working_directory_in_it() {
     let paths = request("/a::/b:").search_path();
     assert_eq!(paths, [std::path::Path::new("/a"), std::path::Path::new("/b")]);
     assert!(request("").search_path().is_empty());
+}
+
+#[test]
+fn a_plugin_is_looked_for_once_in_a_call() {
+    let directory = std::env::temp_dir().join(format!("ferrule-cni-found-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let program = |kind: &str| directory.join(kind);
+    let config = config(&json!({ "cniVersion": "1.1.0", "name": "n" }));
+    let environment = Environment::from_pairs([("CNI_PATH", directory.as_os_str())]);
+    let request = Request::new(config, environment);
+    assert_eq!(request.delegate("one").unwrap_err().code(), Code::Delegate, "not there yet");
+    for kind in ["one", "other"] {
+        std::fs::write(program(kind), "").unwrap();
+        assert_eq!(request.delegate(kind).unwrap().kind(), kind);
+    }
+    // The same call, to a delegate.
+    let other = request.without_netns();
+    std::fs::remove_dir_all(&directory).unwrap();
+    for request in [&request, &other] {
+        assert!(request.delegate("one").is_ok());
+        assert_eq!(request.delegate("other").unwrap_err().code(), Code::Delegate, "each its own program");
+    }
 }
