@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::failure::{Code, Failure};
 use crate::json::shorten;
 use crate::name::{ContainerId, LinkName};
 
-/// Environment variables, as data: a test passes its own, `main` the process's.
+/// Environment variables, as data: a test passes its own, `main` the process's. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment(Arc<BTreeMap<OsString, OsString>>);
 
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().collect())
+        Self(Arc::new(std::env::vars_os().collect()))
     }
 
     /// An environment made of pairs.
     pub fn from_pairs<K: Into<OsString>, V: Into<OsString>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+        Self(Arc::new(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()))
     }
 
     /// A variable's value. Empty is unset: libcni always sets all six `CNI_` variables.
@@ -42,7 +43,8 @@ impl Environment {
     #[must_use]
     pub fn with<'a>(&self, changes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut environment = self.clone();
-        environment.0.extend(changes.into_iter().map(|(key, value)| (key.into(), value.into())));
+        let variables = Arc::make_mut(&mut environment.0);
+        variables.extend(changes.into_iter().map(|(key, value)| (key.into(), value.into())));
         environment
     }
 
