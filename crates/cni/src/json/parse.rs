@@ -23,16 +23,6 @@ impl<'de> Deserialize<'de> for Document {
     }
 }
 
-/// So many keys are compared each with each in less time than each takes to be hashed.
-const FEW: usize = 24;
-
-fn has_repetition(entries: &[(String, Value)]) -> bool {
-    entries
-        .iter()
-        .enumerate()
-        .any(|(index, (key, _))| entries.iter().skip(index + 1).any(|(other, _)| other == key))
-}
-
 struct DocumentVisitor;
 
 impl<'de> Visitor<'de> for DocumentVisitor {
@@ -80,22 +70,35 @@ impl<'de> Visitor<'de> for DocumentVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::new();
+        /// As many as the least table has room for.
+        const FEW: usize = 7;
+        let mut object = Map::with_capacity(FEW);
         while let Some((key, Document(value))) = items.next_entry::<String, Document>()? {
-            entries.push((key, value));
-        }
-        if entries.len() <= FEW && !has_repetition(&entries) {
-            return Ok(Value::Object(entries.into_iter().collect()));
-        }
-        // From the end, so that the last of equal keys is met first.
-        let mut reversed = Map::with_capacity(entries.len());
-        for (key, value) in entries.into_iter().rev() {
-            match reversed.entry(key) {
+            match object.entry(key) {
                 Entry::Vacant(place) => drop(place.insert(value)),
-                Entry::Occupied(mut place) if place.get().is_null() => drop(place.insert(value)),
-                Entry::Occupied(_) => {}
+                Entry::Occupied(place) => {
+                    let mut rest = vec![(place.key().clone(), value)];
+                    while let Some((key, Document(value))) = items.next_entry::<String, Document>()? {
+                        rest.push((key, value));
+                    }
+                    return Ok(Value::Object(last_of_each(object.into_iter().chain(rest))));
+                }
             }
         }
-        Ok(Value::Object(reversed.into_iter().rev().collect()))
+        Ok(Value::Object(object))
     }
+}
+
+/// An object of these entries, some of which have the same key.
+fn last_of_each(entries: impl DoubleEndedIterator<Item = (String, Value)>) -> Map<String, Value> {
+    // From the end, so that the last of equal keys is met first.
+    let mut reversed = Map::new();
+    for (key, value) in entries.rev() {
+        match reversed.entry(key) {
+            Entry::Vacant(place) => drop(place.insert(value)),
+            Entry::Occupied(mut place) if place.get().is_null() => drop(place.insert(value)),
+            Entry::Occupied(_) => {}
+        }
+    }
+    reversed.into_iter().rev().collect()
 }

@@ -281,3 +281,25 @@ proptest! {
         let _ = parse(&bytes);
     }
 }
+
+#[test]
+fn the_last_of_equal_keys_counts_at_its_place() {
+    for (text, expected) in [
+        (r#"{"a":1,"b":2,"a":3,"c":4}"#, r#"{"b":2,"a":3,"c":4}"#),
+        (r#"{"a":1,"b":2,"a":null,"c":4}"#, r#"{"b":2,"a":1,"c":4}"#),
+        (r#"{"a":1,"a":2,"a":null}"#, r#"{"a":2}"#),
+        (r#"{"a":null,"a":null,"b":1}"#, r#"{"a":null,"b":1}"#),
+        (r#"{"x":{"a":1,"b":{"c":2,"c":3},"a":4}}"#, r#"{"x":{"b":{"c":3},"a":4}}"#),
+    ] {
+        assert_eq!(parse(text.as_bytes()).unwrap().to_string(), expected, "{text}");
+    }
+    // However many they are, and whether it shows early or late.
+    for first in [0, 5, 99] {
+        let all: Vec<String> = (0..100).map(|key| format!("\"k{key}\":{key}")).collect();
+        let text = format!("{{{},\"k{first}\":\"again\",\"z\":0,\"k{first}\":null}}", all.join(","));
+        let mut left = all;
+        left.remove(first);
+        let expected = format!("{{{},\"z\":0,\"k{first}\":\"again\"}}", left.join(","));
+        assert_eq!(parse(text.as_bytes()).unwrap().to_string(), expected, "{first}");
+    }
+}
