@@ -1,6 +1,5 @@
 //! The environment of a call: `CNI_*` variables, read once and validated (specification section 2, "Parameters").
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -11,8 +10,10 @@ use crate::json::shorten;
 use crate::name::{ContainerId, LinkName};
 
 /// Environment variables, as data: a test passes its own, `main` the process's. Clones share them.
+///
+/// They are few, and few of them are asked for: a list does. Of two with one name the later counts.
 #[derive(Debug, Clone, Default)]
-pub struct Environment(Arc<BTreeMap<OsString, OsString>>);
+pub struct Environment(Arc<Vec<(OsString, OsString)>>);
 
 impl Environment {
     /// The environment of this process.
@@ -27,7 +28,8 @@ impl Environment {
 
     /// A variable's value. Empty is unset: libcni always sets all six `CNI_` variables.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+        let variable = self.0.iter().rev().find(|(key, _)| key == name);
+        variable.map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
     }
 
     /// A variable that must be text.
@@ -48,7 +50,7 @@ impl Environment {
         environment
     }
 
-    /// Every variable, for a delegate.
+    /// Every variable, for a delegate. A later one replaces an earlier one of the same name.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str()))
     }

@@ -1,4 +1,4 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use super::{Environment, Verb, parameters};
@@ -92,4 +92,17 @@ fn verbs_are_matched_exactly() {
         assert_eq!(Verb::parse(&format!("{verb} ")), None);
     }
     assert_eq!(Verb::parse(""), None);
+}
+
+#[test]
+fn the_later_of_two_variables_counts() {
+    let environment = Environment::from_pairs([("A", "1"), ("B", "2"), ("A", "3"), ("B", "")]);
+    assert_eq!(environment.text("A").unwrap(), Some("3"));
+    assert_eq!(environment.text("B").unwrap(), None, "empty is unset");
+    let changed = environment.with([("A", "4"), ("C", "5")]);
+    assert_eq!(["A", "B", "C"].map(|name| changed.text(name).unwrap()), [Some("4"), None, Some("5")]);
+    assert_eq!(environment.text("A").unwrap(), Some("3"), "a clone is one of its own");
+    // What a delegate gets.
+    let variables: std::collections::HashMap<_, _> = changed.iter().collect();
+    assert_eq!(variables.get(OsStr::new("A")), Some(&OsStr::new("4")));
 }
