@@ -101,6 +101,11 @@ impl Route {
     pub fn new(dst: Cidr, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: 0, advmss: 0, priority: 0, table: None, scope: None, extra: Map::new() }
     }
+
+    /// The list of routes under a key of an object, in a result's form: an IPAM configuration has one, which its result repeats.
+    pub fn read_list(object: &Map<String, Value>, key: &str) -> Result<Vec<Self>, JsonError> {
+        read::list(object, key, read::route)
+    }
 }
 
 /// Name service settings.

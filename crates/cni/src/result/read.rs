@@ -67,7 +67,7 @@ fn legacy(object: &Map<String, Value>) -> Result<AddResult, JsonError> {
     Ok(result)
 }
 
-fn list<T>(
+pub(super) fn list<T>(
     object: &Map<String, Value>,
     key: &str,
     read: impl Fn(&Value) -> Result<T, JsonError>,
@@ -115,7 +115,7 @@ fn ip(value: &Value) -> Result<Ip, JsonError> {
     })
 }
 
-fn route(value: &Value) -> Result<Route, JsonError> {
+pub(super) fn route(value: &Value) -> Result<Route, JsonError> {
     #[derive(Deserialize)]
     struct Wire {
         dst: Cidr,

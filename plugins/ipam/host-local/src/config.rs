@@ -1,13 +1,14 @@
 //! The network configuration, from JSON to validated range sets.
 
+use std::mem::take;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni::address::parse_ip_maybe_prefix;
 use cni::json::{self, JsonError};
-use cni::{AddResult, AddressError, Cidr, Failure, Request, ResultError, Route, SpecVersion};
+use cni::{AddressError, Cidr, Failure, Request, Route, SpecVersion};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::range::{Range, RangeProblem, RangeSet, Span};
@@ -62,7 +63,6 @@ struct Ipam {
     range_end: String,
     gateway: String,
     exclude: Vec<String>,
-    routes: Value,
     resolv_conf: String,
 }
 
@@ -74,7 +74,7 @@ struct RuntimeConfig {
 }
 
 /// A range as written. An empty text is an absent one: Go's `net.IP` reads it so, and go-cni always sends all four keys.
-#[derive(Deserialize, Default, Clone)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct RawRange {
     subnet: String,
@@ -101,14 +101,14 @@ impl Config {
         let net: Net = json::decode_object(request.config().object())
             .map_err(|problem| Error::Undecodable { problem })?;
         let requested = requested(request, &net)?;
-        let ipam = net.ipam.ok_or(Error::MissingIpam)?;
-        let written = written_sets(&ipam, &net.runtime_config)?;
+        let mut ipam = net.ipam.ok_or(Error::MissingIpam)?;
+        let written = written_sets(&mut ipam, &net.runtime_config)?;
         let exclude = exclusions(&ipam.exclude, "ipam.exclude")?;
         let sets = range_sets(&written, &exclude)?;
         one_per_family(&sets, request.config().version())?;
         disjoint(&sets, &written)?;
         let resolv_conf = (!ipam.resolv_conf.is_empty()).then(|| PathBuf::from(&ipam.resolv_conf));
-        Ok(Self { sets, exclude, routes: routes(ipam.routes)?, resolv_conf, requested })
+        Ok(Self { sets, exclude, routes: routes(request)?, resolv_conf, requested })
     }
 }
 
@@ -147,14 +147,14 @@ fn member<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
 }
 
 /// The capability's sets first, then the range of old (`subnet` beside `type`), then `ranges`.
-fn written_sets(ipam: &Ipam, runtime: &RuntimeConfig) -> Result<Vec<WrittenSet>> {
+fn written_sets(ipam: &mut Ipam, runtime: &RuntimeConfig) -> Result<Vec<WrittenSet>> {
     let mut sets = runtime_sets(&runtime.ip_ranges)?;
     if !ipam.subnet.is_empty() {
         let range = RawRange {
-            subnet: ipam.subnet.clone(),
-            range_start: ipam.range_start.clone(),
-            range_end: ipam.range_end.clone(),
-            gateway: ipam.gateway.clone(),
+            subnet: take(&mut ipam.subnet),
+            range_start: take(&mut ipam.range_start),
+            range_end: take(&mut ipam.range_end),
+            gateway: take(&mut ipam.gateway),
             exclude: Vec::new(),
         };
         sets.push(WrittenSet {
@@ -162,8 +162,8 @@ fn written_sets(ipam: &Ipam, runtime: &RuntimeConfig) -> Result<Vec<WrittenSet>>
             ranges: vec![Written { path: "ipam".to_owned(), range }],
         });
     }
-    for (index, ranges) in ipam.ranges.iter().enumerate() {
-        sets.push(written_set(format!("ipam.ranges[{index}]"), ranges.clone().unwrap_or_default()));
+    for (index, ranges) in take(&mut ipam.ranges).into_iter().enumerate() {
+        sets.push(written_set(format!("ipam.ranges[{index}]"), ranges.unwrap_or_default()));
     }
     Ok(sets)
 }
@@ -220,13 +220,12 @@ fn range_sets(written: &[WrittenSet], exclude: &[Span]) -> Result<Vec<RangeSet>>
     let reserved: Vec<Span> = gateways.chain(exclude.iter().copied()).collect();
 
     let mut sets: Vec<RangeSet> = Vec::new();
-    for (index, (ranges, WrittenSet { path, .. })) in pools.into_iter().zip(written).enumerate() {
-        let value = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let set = RangeSet::new(ranges, &reserved).map_err(|problem| Error::InvalidRange {
-            set: index,
-            problem,
-            path: path.clone(),
-            value: format!("[{value}]"),
+    for (index, (ranges, WrittenSet { path, ranges: written })) in pools.into_iter().zip(written).enumerate()
+    {
+        let set = RangeSet::new(ranges, &reserved).map_err(|problem| {
+            let ranges = written.iter().filter_map(|written| range(index, written).ok());
+            let value = ranges.map(|range| range.to_string()).collect::<Vec<_>>().join(",");
+            Error::InvalidRange { set: index, problem, path: path.clone(), value: format!("[{value}]") }
         })?;
         sets.push(set);
     }
@@ -302,15 +301,11 @@ fn exclusions(texts: &[String], path: &str) -> Result<Vec<Span>> {
 }
 
 /// Routes go into the result as they came, so they are read as a result's.
-fn routes(value: Value) -> Result<Vec<Route>> {
-    let mut result = Map::new();
-    result.insert("routes".to_owned(), value);
-    match AddResult::read(&Value::Object(result), SpecVersion::NEWEST) {
-        Ok(result) => Ok(result.routes),
-        Err(ResultError::Shape { source, .. }) => Err(Error::Undecodable { problem: source.under("ipam") }),
-        // Only a version or a legacy result fail otherwise, and this is neither.
-        Err(_) => Ok(Vec::new()),
-    }
+fn routes(request: &Request) -> Result<Vec<Route>> {
+    let ipam = json::get(request.config().object(), "ipam").and_then(Value::as_object);
+    let routes = ipam.map(|ipam| Route::read_list(ipam, "routes")).transpose();
+    let routes = routes.map_err(|problem| Error::Undecodable { problem: problem.under("ipam") })?;
+    Ok(routes.unwrap_or_default())
 }
 
 fn one_per_family(sets: &[RangeSet], version: SpecVersion) -> Result<()> {

@@ -1,4 +1,4 @@
-use cni::Environment;
+use cni::{AddResult, Environment};
 use proptest::prelude::*;
 use serde_json::json;
 
