@@ -206,7 +206,7 @@ fn read_configuration(stdin: impl Read) -> Result<Vec<u8>, Failure> {
 
 fn add(plugin: &dyn Plugin, request: Request, parameters: Parameters) -> Result<(Document, Added), Failure> {
     // A prevResult that can't be read is refused before anything is changed.
-    request.config().prev_result()?;
+    request.config().check_prev_result()?;
     let target = netns::target(&request, parameters)?;
     let added = Added { request, target };
     let document = connect(plugin, &added.request, &added.target, Document::of)?;

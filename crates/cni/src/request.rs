@@ -28,6 +28,8 @@ pub struct Config {
     version: SpecVersion,
     name: NetworkName,
     kind: String,
+    /// `prevResult`, where it has been read to see whether it can be; for the first who asks.
+    previous: Arc<Mutex<Option<AddResult>>>,
 }
 
 impl Config {
@@ -56,7 +58,7 @@ impl Config {
                 .hint("a network name is letters, digits, `_`, `.`, `-`, and starts with a letter or digit")
         })?;
         let kind = text_or_empty(&object, "type")?;
-        Ok(Self { bytes, object, version, name, kind })
+        Ok(Self { bytes, object, version, name, kind, previous: Arc::default() })
     }
 
     /// Error 1 unless a plugin that supports these versions can be asked with this configuration.
@@ -116,6 +118,20 @@ impl Config {
 
     /// The result of the plugins before this one (ADD) or of the whole list (DEL, CHECK). `null`, `{}` and absent are none.
     pub fn prev_result(&self) -> Result<Option<AddResult>, Failure> {
+        match self.previous.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(previous) => Ok(Some(previous)),
+            None => self.read_prev_result(),
+        }
+    }
+
+    /// The error of [`Config::prev_result`], if it is one.
+    pub(crate) fn check_prev_result(&self) -> Result<(), Failure> {
+        let previous = self.read_prev_result()?;
+        *self.previous.lock().unwrap_or_else(PoisonError::into_inner) = previous;
+        Ok(())
+    }
+
+    fn read_prev_result(&self) -> Result<Option<AddResult>, Failure> {
         let Some(value) = json::get(&self.object, "prevResult") else { return Ok(None) };
         if value.as_object().is_some_and(Map::is_empty) {
             return Ok(None);
@@ -194,7 +210,7 @@ pub(crate) fn requested_version(object: &Map<String, Value>) -> Option<SpecVersi
 /// A call: configuration, environment, and where plugins are found.
 #[derive(Debug, Clone)]
 pub struct Request {
-    config: Config,
+    config: Arc<Config>,
     environment: Environment,
     notes: Notes,
     /// When the first of its delegates was executed: they share the time that a call may take.
@@ -230,7 +246,7 @@ impl Request {
     /// A request whose notes are collected by the caller.
     pub(crate) fn with_notes(config: Config, environment: Environment, notes: Notes) -> Self {
         Self {
-            config,
+            config: Arc::new(config),
             environment,
             notes,
             started: Arc::default(),
@@ -302,12 +318,13 @@ impl Request {
     /// it to the plugin.
     #[must_use]
     pub fn with_key(&self, key: &str, value: Value) -> Self {
-        let mut config = self.config.clone();
+        let mut config = Config::clone(&self.config);
+        config.previous = Arc::default();
         // Keys that differ in case only are the same to delegates, and the last of them counts.
         config.object.retain(|name, _| !name.eq_ignore_ascii_case(key));
         config.object.insert(key.to_owned(), value);
         config.bytes = serde_json::to_vec(&config.object).unwrap_or_default();
-        Self { config, ..self.clone() }
+        Self { config: Arc::new(config), ..self.clone() }
     }
 
     /// The network configuration.

@@ -291,3 +291,26 @@ fn a_plugin_is_looked_for_once_in_a_call() {
         assert_eq!(request.delegate("other").unwrap_err().code(), Code::Delegate, "each its own program");
     }
 }
+
+#[test]
+fn prev_result_is_the_same_whoever_asks_and_however_often() {
+    let previous = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }] });
+    let of = |value: &Value| config(&json!({ "cniVersion": "1.0.0", "name": "n", "prevResult": value }));
+    let address = |config: &Config| {
+        let previous = config.prev_result().unwrap();
+        previous.map(|previous| previous.ips.iter().map(|ip| ip.address.to_string()).collect::<String>())
+    };
+    let request = Request::new(of(&previous), Environment::default());
+    request.config().check_prev_result().unwrap();
+    let other = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.3/24" }] });
+    let changed = request.with_key("prevResult", other);
+    assert_eq!(address(changed.config()).as_deref(), Some("10.0.0.3/24"), "not that of the other");
+    let copy = request.without_netns();
+    for config in [request.config(), copy.config(), request.config()] {
+        assert_eq!(address(config).as_deref(), Some("10.0.0.2/24"));
+    }
+    let without = of(&Value::Null);
+    without.check_prev_result().unwrap();
+    assert_eq!(address(&without), None);
+    assert_eq!(of(&json!([])).check_prev_result().unwrap_err().code(), Code::InvalidConfig);
+}
