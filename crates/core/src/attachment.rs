@@ -183,14 +183,7 @@ fn begin(
     clear: impl FnOnce(&mut Host<'_>, &[u8]) -> Result<(), Failure>,
 ) -> Result<LockedFile, Failure> {
     let mut log = LockedFile::create(&path(host.owner(), host.plugin()))?;
-    let content = match log.read() {
-        Err(error) if log.is_empty() => {
-            // Just made, and good for nothing.
-            log.remove()?;
-            return Err(error.into());
-        }
-        other => other?,
-    };
+    let content = log.read()?;
     clear(host, &content)?;
     let header = Header {
         format: FORMAT,
