@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 
 use nix::fcntl::OFlag;
+use nix::unistd::{Pid, gettid};
 
 use crate::environment::{Attachment, Environment, Parameters};
 use crate::failure::{Code, Failure};
@@ -27,8 +27,8 @@ pub struct OpenNetns {
     pub id: (u64, u64),
     /// The namespace of the thread that has looked.
     pub own: Arc<File>,
-    /// That thread.
-    pub thread: ThreadId,
+    /// That thread, by the kernel's number: the standard library's own would be the first to ask the C library for memory.
+    pub thread: Pid,
 }
 
 /// What is at a path.
@@ -73,7 +73,7 @@ pub(crate) fn state(path: &Path) -> NetnsState {
         file: Arc::new(file),
         id: (metadata.dev(), metadata.ino()),
         own: Arc::new(own),
-        thread: thread::current().id(),
+        thread: gettid(),
     };
     if metadata.ino() == own_metadata.ino() { NetnsState::Own(netns) } else { NetnsState::Foreign(netns) }
 }

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::Duration;
 
 use cni::Request;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Pid, gettid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -92,7 +93,7 @@ pub struct Netns {
 #[derive(Clone)]
 struct Home {
     file: Arc<File>,
-    thread: ThreadId,
+    thread: Pid,
 }
 
 impl Netns {
@@ -147,7 +148,7 @@ impl Netns {
     /// back, in a user namespace whose processes are in a network namespace of somebody else, and for a second thread.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         match self.home.get_or_init(|| Home::of(self.own.as_ref())) {
-            Some(home) if home.thread == thread::current().id() => {
+            Some(home) if home.thread == gettid() => {
                 self.enter()?;
                 let _taken_at_the_end = WayBack { home: &home.file, from: &self.path }; // also of a panic
                 Ok(work())
@@ -183,7 +184,7 @@ impl Home {
     /// That of this thread, which is known already if this thread is the one that has looked. `None` where there is no way back. To go where one is
     /// already needs the same rights as to come back.
     fn of(known: Option<&Self>) -> Option<Self> {
-        let thread = thread::current().id();
+        let thread = gettid();
         let home = match known.filter(|known| known.thread == thread) {
             Some(known) => known.clone(),
             None => Self { file: Arc::new(File::open("/proc/thread-self/ns/net").ok()?), thread },

@@ -130,3 +130,25 @@ fn a_test_executable_gets_namespaces_and_a_program_does_not() {
         assert_eq!(stdout(&output).trim() != outside, private, "{place}");
     }
 }
+
+/// `memcpy` and `memmove` that `tools/musl/link` gives to every plugin.
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "other processors keep musl's own")]
+fn copies_of_all_lengths_and_distances_are_right() {
+    let scratch = Scratch::new("copies");
+    let program = scratch.0.join("copies");
+    let compiled = Command::new("cc")
+        .args(["-O2", "-fno-tree-loop-distribute-patterns", "-fno-builtin", "-Wall", "-Wextra", "-Werror"])
+        .args(["-Dmemcpy=ferrule_memcpy", "-Dmemmove=ferrule_memmove"])
+        .arg(workspace_dir().join("tools/musl/memory.c"))
+        .arg(workspace_dir().join("crates/testkit/tests/copies.c"))
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .unwrap();
+    let why = String::from_utf8_lossy(&compiled.stderr);
+    assert!(compiled.status.success(), "{why}");
+    let compared = Command::new(&program).output().unwrap();
+    assert_eq!(stdout(&compared), "392202 copies compared\n");
+    assert!(compared.status.success());
+}
