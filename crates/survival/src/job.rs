@@ -55,9 +55,11 @@ pub(crate) struct Sweep {
 /// One point of a sweep: a call, and what happens to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Point {
+    /// The program that makes it. Programs that run side by side take turns as they like; each by itself makes its calls in the same order.
+    pub program: String,
     /// The call's name.
     pub call: String,
-    /// The how manieth of that name.
+    /// The how manieth of that name, of that program.
     pub nth: usize,
     /// The error it ends with, such as `ENOSPC`; without one, the process is killed.
     pub error: Option<String>,
@@ -67,7 +69,7 @@ impl Sweep {
     /// A point as a word that `--replay` takes.
     pub(crate) fn spell(&self, point: &Point) -> String {
         let company = if self.company { "company" } else { "alone" };
-        let at = format!("{}.{}", point.call, point.nth);
+        let at = format!("{}/{}.{}", point.program, point.call, point.nth);
         let what = point.error.as_deref().unwrap_or("kill");
         format!("{what}:{at}:{}:{}:{}:{company}:{}", self.plugin, self.verb, self.repair, self.network)
     }
@@ -77,6 +79,7 @@ impl Sweep {
         // The network comes last, for it may be any path.
         let parts: Vec<&str> = text.splitn(7, ':').collect();
         let [what, at, plugin, verb, repair, company, network] = parts[..] else { return None };
+        let (program, at) = at.split_once('/')?;
         let (call, nth) = at.rsplit_once('.')?;
         let sweep = Self {
             network: network.to_owned(),
@@ -86,7 +89,10 @@ impl Sweep {
             company: company == "company",
         };
         let error = (what != "kill").then(|| what.to_owned());
-        Some((sweep, Point { call: call.to_owned(), nth: nth.parse().ok()?, error }))
+        Some((
+            sweep,
+            Point { program: program.to_owned(), call: call.to_owned(), nth: nth.parse().ok()?, error },
+        ))
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
             company: true,
         };
         for error in [None, Some("ENOSPC".to_owned())] {
-            let point = Point { call: "openat".into(), nth: 12, error };
+            let point = Point { program: "iptables-save".into(), call: "openat".into(), nth: 12, error };
             assert_eq!(Sweep::read(&sweep.spell(&point)), Some((sweep.clone(), point)));
         }
         assert_eq!(Sweep::read("kill:openat:bridge"), None);

@@ -182,7 +182,12 @@ fn kills(calls: &[Call], foreign: &BTreeSet<String>) -> Vec<Point> {
     calls
         .iter()
         .filter(|call| !foreign.contains(&call.program) || OUTWARD.contains(&call.name.as_str()))
-        .map(|call| Point { call: call.name.clone(), nth: call.nth, error: None })
+        .map(|call| Point {
+            program: call.program.clone(),
+            call: call.name.clone(),
+            nth: call.nth,
+            error: None,
+        })
         .collect()
 }
 
@@ -200,6 +205,7 @@ fn errors(calls: &[Call], foreign: &BTreeSet<String>) -> Vec<Point> {
             let passing = calls::is_passing(*error);
             if (!to_pipe || passing) && !(foreign && passing) {
                 points.push(Point {
+                    program: call.program.clone(),
                     call: call.name.clone(),
                     nth: call.nth,
                     error: Some(format!("{error:?}")),

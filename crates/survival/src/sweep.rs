@@ -168,7 +168,8 @@ impl<'w> Stage<'w> {
     }
 
     fn kill(&mut self, point: &Point) -> Tried {
-        let injection = Injection { name: &point.call, nth: point.nth, action: Action::Kill };
+        let injection =
+            Injection { program: &point.program, name: &point.call, nth: point.nth, action: Action::Kill };
         let traced = self.run(Some(injection));
         let outcome = self.after_kill(&traced.ended);
         Tried { hit: traced.hit, message: traced.ended.message(), outcome }
@@ -218,7 +219,12 @@ impl<'w> Stage<'w> {
             let outcome = Err(Failure::new(format!("there is no error {error}")));
             return Tried { hit: None, message: None, outcome };
         };
-        let injection = Injection { name: &point.call, nth: point.nth, action: Action::Fail(number) };
+        let injection = Injection {
+            program: &point.program,
+            name: &point.call,
+            nth: point.nth,
+            action: Action::Fail(number),
+        };
         let traced = self.run(Some(injection));
         let message = traced.ended.message().filter(|_| !traced.ended.succeeded());
         let survives = calls::survives(&point.call, number);

@@ -33,7 +33,7 @@ const ENTRY: u8 = 1;
 pub(crate) struct Call {
     /// Its name.
     pub name: String,
-    /// The how manieth of that name it is, of all threads and processes.
+    /// The how manieth of that name it is, of all threads and processes of its program.
     pub nth: usize,
     /// The program that makes it.
     pub program: String,
@@ -53,6 +53,7 @@ pub(crate) enum Action {
 /// A call by name and number, and what to do there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Injection<'a> {
+    pub program: &'a str,
     pub name: &'a str,
     pub nth: usize,
     pub action: Action,
@@ -141,7 +142,7 @@ struct Follower<'a> {
     leader: Pid,
     injection: Option<Injection<'a>>,
     executed: bool,
-    counts: BTreeMap<String, usize>,
+    counts: BTreeMap<(String, String), usize>,
     programs: HashMap<Pid, String>,
     /// Threads whose call is to end with an error.
     failing: HashMap<Pid, Errno>,
@@ -221,14 +222,15 @@ impl Follower<'_> {
         }
         let Ok((number, arguments)) = regs::call(pid) else { return true };
         let name = calls::name(number);
-        let nth = *self.counts.entry(name.clone()).and_modify(|count| *count += 1).or_insert(1);
-        let aimed = self.injection.filter(|at| at.name == name && at.nth == nth);
+        let program = self.programs.entry(pid).or_insert_with(|| program(pid)).clone();
+        let key = (program.clone(), name.clone());
+        let nth = *self.counts.entry(key).and_modify(|count| *count += 1).or_insert(1);
+        let aimed = self.injection.filter(|at| at.program == program && at.name == name && at.nth == nth);
         let on = if self.injection.is_none() || aimed.is_some() {
             describe(pid, &name, arguments)
         } else {
             String::new()
         };
-        let program = self.programs.entry(pid).or_insert_with(|| program(pid)).clone();
         let call = Call { name, nth, program, on };
         self.calls.push(call.clone());
         match aimed.map(|at| at.action) {
