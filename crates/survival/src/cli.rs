@@ -87,7 +87,9 @@ fn survive(options: &Options) -> ExitCode {
     let mut tally = Tally::new(&bin, options.short);
     if let Some(text) = &options.replay {
         let Some((sweep, point)) = Sweep::read(text) else {
-            eprintln!("survival: {text} is not a point, such as kill:bridge/openat.3:bridge:ADD:DEL:alone:chain");
+            eprintln!(
+                "survival: {text} is not a point, such as kill:bridge/openat.3:bridge:ADD:DEL:alone:chain"
+            );
             return ExitCode::from(2);
         };
         tally.verbose();

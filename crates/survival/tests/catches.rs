@@ -130,7 +130,8 @@ fn a_plugin_that_fails_and_leaves_a_link_is_caught() {
     }
     let double = Double::new("careless", LEAKY);
     // The directory of its note can't be made: the first call is for /run, which is there.
-    let point = format!("ENOSPC:mkdir/mkdir.2:double:ADD:DEL:alone:{}", double.root.join("net.conflist").display());
+    let point =
+        format!("ENOSPC:mkdir/mkdir.2:double:ADD:DEL:alone:{}", double.root.join("net.conflist").display());
     let calls = double.survival(&["--replay", &point]);
     let said = text(&calls);
     assert_eq!(calls.status.code(), Some(1), "{said}");

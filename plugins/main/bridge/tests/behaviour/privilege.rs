@@ -11,19 +11,20 @@ use testkit::{Chain, Container, Host, Plugin, Runtime, plugin_dir};
 use crate::support::*;
 
 /// The table of SECURITY.md. (What `host-local` is run with is its caller's; by itself it needs none.)
-const NEEDS: [(&str, &[&str]); 5] = [
+const NEEDS: [(&str, &[&str]); 6] = [
     ("bridge", &["net_admin", "sys_admin"]),
     ("tuning", &["net_admin", "sys_admin"]),
     ("portmap", &["net_admin"]),
     ("firewall", &["net_admin"]),
     ("loopback", &["net_admin", "sys_admin"]),
+    ("vxlan", &["net_admin", "sys_admin"]),
 ];
 
 /// A directory of plugins of which some run with these capabilities and no others.
 fn limited(name: &str, plugins: &[(&str, &[&str])]) -> PathBuf {
     let directory = Path::new("/run").join(name);
     fs::create_dir_all(&directory).unwrap();
-    for plugin in ["bridge", "tuning", "portmap", "firewall", "loopback", "host-local"] {
+    for plugin in ["bridge", "tuning", "portmap", "firewall", "loopback", "vxlan", "host-local"] {
         let (path, real) = (directory.join(plugin), plugin_dir().join(plugin));
         let Some((_, capabilities)) = plugins.iter().find(|(limited, _)| *limited == plugin) else {
             symlink(real, path).unwrap();
@@ -63,6 +64,39 @@ fn loopback(directory: &Path) -> Chain {
         .chain(&json!({ "cniVersion": "1.1.0", "name": "lo", "plugins": [{ "type": "loopback" }] }))
 }
 
+/// An overlay of two nodes, of which this host is one.
+fn overlay(directory: &Path) -> Chain {
+    let peers = json!([
+        { "node": "a", "underlay": "192.0.2.1", "blocks": ["10.40.1.0/24", "fd00:40:1::/64"] },
+        { "node": "b", "underlay": "192.0.2.2", "blocks": ["10.40.2.0/24", "fd00:40:2::/64"] }
+    ]);
+    Runtime::with_directories([directory]).chain(&json!({
+        "cniVersion": "1.1.0", "name": "over",
+        "plugins": [{ "type": "vxlan", "vni": 100, "mode": "routed", "ipMasq": true, "peers": peers }]
+    }))
+}
+
+/// The network that a plugin is tried in, and the attachment.
+fn tried(plugin: &str, directory: &Path, container: &Container) -> (Chain, testkit::Attachment) {
+    match plugin {
+        "loopback" => (loopback(directory), testkit::Attachment::new("c1", container, "lo")),
+        "vxlan" => (overlay(directory), eth0(container)),
+        _ => (network(directory), attachment(container)),
+    }
+}
+
+/// This host's end of an underlay.
+fn underlay(host: &Host) {
+    for words in [
+        "link add under type veth peer name wire",
+        "link set wire up",
+        "link set under up",
+        "address add 192.0.2.1/24 dev under",
+    ] {
+        ip(host.netns(), words);
+    }
+}
+
 fn life(chain: &Chain, attachment: &testkit::Attachment) {
     chain.status().unwrap();
     chain.add(attachment).unwrap();
@@ -75,10 +109,13 @@ fn life(chain: &Chain, attachment: &testkit::Attachment) {
 fn the_documented_capabilities_are_enough() {
     let host = Host::new();
     let container = host.container("c1");
+    underlay(&host);
     let before = state();
     let directory = limited("exact", &NEEDS);
-    life(&network(&directory), &attachment(&container));
-    life(&loopback(&directory), &testkit::Attachment::new("c1", &container, "lo"));
+    for plugin in ["bridge", "loopback", "vxlan"] {
+        let (chain, attachment) = tried(plugin, &directory, &container);
+        life(&chain, &attachment);
+    }
     before.without(&["/run/cni"]).assert_same(&state().without(&["/run/cni"]));
 }
 
@@ -86,15 +123,13 @@ fn the_documented_capabilities_are_enough() {
 fn a_capability_that_is_missing_is_named() {
     let host = Host::new();
     let container = host.container("c1");
+    underlay(&host);
     for (plugin, needs) in NEEDS {
         for lacking in needs {
             let left: Vec<&str> = needs.iter().filter(|needed| *needed != lacking).copied().collect();
             let directory = limited(&format!("{plugin}-without-{lacking}"), &[(plugin, &left)]);
             let name = format!("CAP_{}", lacking.to_uppercase());
-            let (chain, attachment) = match plugin {
-                "loopback" => (loopback(&directory), testkit::Attachment::new("c1", &container, "lo")),
-                _ => (network(&directory), attachment(&container)),
-            };
+            let (chain, attachment) = tried(plugin, &directory, &container);
             let failure = failure(chain.add(&attachment));
             let text = failure.text();
             assert_eq!((failure.plugin.as_str(), failure.code()), (plugin, 106), "without {name}: {text}");
@@ -104,7 +139,7 @@ fn a_capability_that_is_missing_is_named() {
             assert!(text.contains(&name), "{plugin}: {text}");
             // With all rights again, what plugins before it have made goes.
             let whole = limited(&format!("{plugin}-with-{lacking}"), &[]);
-            if plugin == "loopback" { loopback(&whole) } else { network(&whole) }.del(&attachment).unwrap();
+            tried(plugin, &whole, &container).0.del(&attachment).unwrap();
         }
     }
 }
