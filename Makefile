@@ -10,6 +10,8 @@ BINDIR  ?= /opt/cni/bin
 SBINDIR ?= /usr/local/sbin
 UNITDIR ?= /etc/systemd/system
 BIN     := bin
+# One of the plugins that are wanted (PLUGINS='bridge host-local'; all, if it is not given).
+FIRST   := $(firstword $(PLUGINS) bridge)
 
 .DEFAULT_GOAL := build
 .PHONY: bench bench-instructions build overlayd overlayd-etcd install-overlayd demo demo-overlay bench-overlay test test-uml survival fuzz e2e e2e-kubelet install uninstall lint fmt doc conformance conformance-proof clean help
@@ -63,16 +65,17 @@ conformance-proof: $(if $(CNI_BIN),,build) ## The proof of the conformance harne
 	@$(CARGO) run --quiet --package conformance -- prove --bin '$(or $(CNI_BIN),$(BIN))' \
 	    $(if $(ONLY),--only '$(ONLY)') $(if $(WRITE),--write)
 
-install: | $(BIN)/$(if $(MULTICALL),ferrule,bridge) ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step. MULTICALL=1: one file by their names
+install: | $(BIN)/$(if $(MULTICALL),ferrule,$(FIRST)) ## Install the plugins into $(DESTDIR)$(BINDIR), each replaced in one step. MULTICALL=1: one file by their names
 	@tools/install-plugins $(if $(MULTICALL),--multicall) $(BIN) '$(DESTDIR)$(BINDIR)'
 
 # So that `make && sudo make install` needs no cargo as root: what is built already is installed as it is.
-$(BIN)/bridge $(BIN)/ferrule:
+$(BIN)/$(FIRST) $(BIN)/ferrule:
 	@tools/build $(BIN)
 
 install-overlayd: | $(BIN)/overlayd ## Install the node agent into $(DESTDIR)$(SBINDIR), and its systemd unit
 	install -D -m 0755 $(BIN)/overlayd '$(DESTDIR)$(SBINDIR)/overlayd'
 	install -D -m 0644 crates/overlayd/overlayd@.service '$(DESTDIR)$(UNITDIR)/overlayd@.service'
+	sed -i 's,^ExecStart=[^ ]*,ExecStart=$(SBINDIR)/overlayd,' '$(DESTDIR)$(UNITDIR)/overlayd@.service'
 
 $(BIN)/overlayd:
 	@tools/build-overlayd $(BIN)

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use ferrule_core::firewall::detect::{Evidence, Sign, Variant, detect};
-use ferrule_core::firewall::{Backend, Entry, Forward, open};
+use ferrule_core::firewall::{Backend, Entry, Forward, open, probe};
 use ferrule_core::owner::Owner;
 use testkit::{Container, Host, Uplink, have, nft_text, ping, set_sysctl, tool};
 
@@ -183,6 +183,22 @@ on_each_variant! {
         assert_eq!(detect().unwrap().backends, [Backend::Iptables]);
         with_rules(variant, true, UFW);
         assert_eq!(detect().unwrap().evidence.len(), 2);
+    }
+
+    fn a_drop_that_no_program_here_can_overrule(variant: Variant) {
+        let _host = Host::new();
+        with_rules(variant, false, &DOCKER.replace("FORWARD DROP", "FORWARD ACCEPT"));
+        let program = have("iptables-save").unwrap();
+        let hide = || tool("mount", &["--bind", "/dev/null", program.to_str().unwrap()]);
+        hide();
+        // Chains of somebody's alone drop nothing.
+        assert_eq!(detect().unwrap().backends, [Backend::Nftables]);
+        tool("umount", &[program.to_str().unwrap()]);
+        with_rules(variant, false, DOCKER);
+        hide();
+        assert_eq!(detect().unwrap().backends, [Backend::Iptables]);
+        let missing = probe(Backend::Iptables).unwrap_err().to_string();
+        assert!(missing.contains("iptables-save"), "{missing}");
     }
 
     fn chains_of_somebody_who_filters(variant: Variant) {

@@ -32,6 +32,7 @@ struct Wire {
     multicast_group: String,
     any_sender: bool,
     direct_routing: bool,
+    hairpin_mode: bool,
     ip_masq: bool,
     ip_masq_backend: String,
     ip_masq_exclude: Vec<Cidr>,
@@ -82,6 +83,8 @@ pub struct Config {
     pub bridge: Option<LinkName>,
     /// MTU in bytes, where the configuration names one.
     pub mtu: Option<u32>,
+    /// A container reaches itself through what leads back to it (a service, a port of the host).
+    pub hairpin: bool,
     /// Masquerade, and where; `None` in it for the preferred backend.
     pub masquerade: Option<Option<Backend>>,
     /// Destinations that are not masqueraded, beside the network's own.
@@ -117,6 +120,7 @@ impl Config {
             },
             bridge: named("bridge", &wire.bridge)?,
             mtu: wire.mtu.map(Mtu::get),
+            hairpin: wire.hairpin_mode,
             masquerade: wire.ip_masq.then(|| backend(&wire.ip_masq_backend)).transpose()?,
             masquerade_exclude: wire.ip_masq_exclude,
             spoof_check: wire.spoofchk.unwrap_or(true),

@@ -195,7 +195,7 @@ fn build(
     let result = plan::complete(config, network, ipam)?;
     let name = building.host().owner().network.clone();
     let mac = plan::mac(network, &name, &result.ips);
-    building.ensure(plan::link(network, mac, host_end, target.ifname()))?;
+    building.ensure(plan::link(config, network, mac, host_end, target.ifname()))?;
     building.ensure(plan::addresses(
         config,
         network,

@@ -100,11 +100,7 @@ impl Network {
 
     fn of_agent(name: &NetworkName, config: &Config) -> Result<Self, Failure> {
         let state = State::read(name)?;
-        let mtu = config.mtu.unwrap_or(state.mtu);
-        if mtu > state.mtu {
-            let most = state.mtu;
-            return Err(invalid(format!("mtu: {mtu} does not fit into the tunnels, which carry {most}")));
-        }
+        let mtu = mtu_within(config, state.mtu)?;
         let bridge = config.bridge.clone().filter(|_| state.settings.mode == Mode::Routed);
         Ok(Self {
             mode: state.settings.mode,
@@ -131,7 +127,7 @@ impl Network {
         Ok(Self {
             mode: Mode::Routed,
             bridge: config.bridge.clone().unwrap_or(bridge),
-            mtu: config.mtu.unwrap_or(flannel.mtu),
+            mtu: mtu_within(config, flannel.mtu)?,
             blocks: flannel.blocks,
             subnets: Vec::new(),
             cluster: flannel.cluster,
@@ -260,6 +256,16 @@ fn routed_range(block: &Cidr, subnet: &Cidr) -> Value {
 
 /// The IPAM plugin that the node's blocks are handed out by.
 pub const HOST_LOCAL: &str = "host-local";
+
+/// The MTU inside that is wanted, of that which the tunnels carry.
+fn mtu_within(config: &Config, most: u32) -> Result<u32, Failure> {
+    match config.mtu {
+        Some(mtu) if mtu > most => {
+            Err(invalid(format!("mtu: {mtu} does not fit into the tunnels, which carry {most}")))
+        }
+        wanted => Ok(wanted.unwrap_or(most)),
+    }
+}
 
 fn device_is_up(settings: &Settings) -> Result<bool, Failure> {
     let link = Netlink::open()?.link(settings.device.as_str())?;

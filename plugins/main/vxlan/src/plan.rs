@@ -80,6 +80,7 @@ pub fn mac(network: &Network, name: &NetworkName, ips: &[Ip]) -> Option<MacAddre
 
 /// The bridge, the pair, and its port.
 pub fn link(
+    config: &Config,
     network: &Network,
     mac: Option<MacAddress>,
     host_end: &LinkName,
@@ -104,7 +105,7 @@ pub fn link(
         BridgePort {
             link: host_end.clone(),
             bridge: network.bridge.clone(),
-            hairpin: false,
+            hairpin: config.hairpin,
             isolated: false,
             native_vlan: None,
             trunk: ferrule_core::resource::VlanTrunk::default(),

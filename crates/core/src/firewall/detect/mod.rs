@@ -66,6 +66,12 @@ pub enum Evidence {
     },
 }
 
+impl Evidence {
+    fn drops_in_iptables(&self) -> bool {
+        matches!(self, Self::Iptables { sign: Sign::Policy | Sign::Drop(_), .. })
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -136,9 +142,12 @@ pub fn detect() -> Result<Detection, FirewallError> {
         evidence.retain(|found| !is_firewallds(found));
     }
     let iptables = evidence.iter().any(|found| matches!(found, Evidence::Iptables { .. }));
+    // Where iptables drops, only it can accept, and who chooses it is told that its programs are missing. A chain of somebody's who filters (kube-proxy, whose
+    // image has programs of its own) need not drop.
+    let usable = || evidence.iter().any(Evidence::drops_in_iptables) || Iptables::new("").probe().is_ok();
     let mut backends = Vec::new();
     backends.extend(firewalld.then_some(Backend::Firewalld));
-    backends.extend((iptables && Iptables::new("").probe().is_ok()).then_some(Backend::Iptables));
+    backends.extend((iptables && usable()).then_some(Backend::Iptables));
     if backends.is_empty() {
         backends.push(if nftables { Backend::Nftables } else { Backend::Iptables });
     }

@@ -1,5 +1,6 @@
 //! What can't be is refused with its path and value, before anything is changed.
 
+use std::fs;
 use std::net::UdpSocket;
 
 use serde_json::{Value, json};
@@ -397,6 +398,17 @@ fn an_agent_that_has_not_written_its_state_yet() {
     );
     let (code, text) = refused(&fabric, json!({ "source": "flannel" }));
     assert_eq!((code, text.as_str()), (11, "network blue has no state file /run/flannel/subnet.env yet"));
+}
+
+#[test]
+fn an_mtu_that_flannels_tunnels_do_not_carry() {
+    let fabric = Fabric::switched(1);
+    let file = "/run/fabric/mtu.env";
+    fs::write(file, "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\nFLANNEL_MTU=1400\n")
+        .unwrap();
+    let (code, text) = refused(&fabric, json!({ "source": "flannel", "subnetFile": file, "mtu": 1450 }));
+    let wanted = "invalid configuration: mtu: 1450 does not fit into the tunnels, which carry 1400";
+    assert_eq!((code, text.as_str()), (7, wanted));
 }
 
 /// Nobody guesses that names decide.

@@ -64,7 +64,7 @@ fn a_flannel_node_changes_its_cni_plugin_and_keeps_its_daemon() {
     let text = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n";
     fs::write(file, text).unwrap();
     let before = state(host);
-    let list = list(&json!({ "source": "flannel", "subnetFile": file, "ipMasq": true }));
+    let list = list(&json!({ "source": "flannel", "subnetFile": file, "ipMasq": true, "hairpinMode": true }));
     let one = connect(&fabric, 1, &list, "c1");
     let other = connect(&fabric, 1, &list, "c2");
     assert_eq!(one.addresses()[0].to_string(), "10.244.3.2");
@@ -72,6 +72,8 @@ fn a_flannel_node_changes_its_cni_plugin_and_keeps_its_daemon() {
     assert!(ping(&one.container, other.addresses()[0]));
     assert!(ping(&one.container, host.ipv4()), "{}", explain(host));
     assert_eq!(link(host, "cni0")["ifname"], "cni0");
+    let ports = run(host, "/sbin/bridge -d link show");
+    assert_eq!(ports.matches("hairpin on").count(), 2, "{ports}");
     one.check().unwrap();
     one.chain.status().unwrap();
     one.del();
