@@ -87,7 +87,15 @@ impl<'a> Delegate<'a> {
                 let _ = stdin.write_all(bytes);
             } else {
                 let bytes = bytes.to_vec();
-                thread::spawn(move || stdin.write_all(&bytes));
+                let written = thread::Builder::new().spawn(move || stdin.write_all(&bytes));
+                if let Err(error) = written {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(self
+                        .failure(verb, "can't be given its configuration")
+                        .detail(error.to_string())
+                        .hint("no thread can be started: the limit of processes (pids.max, ulimit -u) is reached"));
+                }
             }
         }
         Ok(Running::new(self, verb, child, deadline))

@@ -446,23 +446,27 @@ fn remove(host: &mut Host<'_>, netns: Option<NetnsId>, resources: &[&dyn Lifecyc
                 _ => objects.push(*resource),
             }
         }
-        let mut failures = if objects.iter().any(|resource| resource.goes_with_its_port(host)) {
-            let (mut failures, deleted) = host.together(|host| remove_each(host, &objects));
+        let (mut failures, stays) = if objects.iter().any(|resource| resource.goes_with_its_port(host)) {
+            let ((mut failures, stays), deleted) = host.together(|host| remove_each(host, &objects));
+            let stays = stays || deleted.is_err();
             failures.extend(deleted.err().map(Failure::from));
-            failures
+            (failures, stays)
         } else {
             remove_each(host, &objects)
         };
-        failures.extend(remove_each(host, &entries));
-        failures.extend(remove_each(host, &leases));
+        failures.extend(remove_each(host, &entries).0);
+        // What still has the address keeps it. The record stays, too, and the next DEL comes to both.
+        if !stays {
+            failures.extend(remove_each(host, &leases).0);
+        }
         failures
     };
     // A path that names another namespace now (PID reuse) is not the container this record is about.
     if netns.is_some() && netns != host.netns_id() { host.without_container(work) } else { work(host) }
 }
 
-/// Removes resources in order, past errors.
-fn remove_each(host: &mut Host<'_>, resources: &[&dyn Lifecycle]) -> Vec<Failure> {
+/// Removes resources in order, past errors. Whether a port is still there.
+fn remove_each(host: &mut Host<'_>, resources: &[&dyn Lifecycle]) -> (Vec<Failure>, bool) {
     let mut failures = Vec::new();
     let mut plugged_in = false;
     for resource in resources {
@@ -476,7 +480,7 @@ fn remove_each(host: &mut Host<'_>, resources: &[&dyn Lifecycle]) -> Vec<Failure
             failures.push(Failure::from(error));
         }
     }
-    failures
+    (failures, plugged_in)
 }
 
 #[cfg(test)]

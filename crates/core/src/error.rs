@@ -53,6 +53,14 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A name that is a link's second (`ip link property`), by which it can't be used: its sysctls go by its own.
+    #[error("{name} is an alternative name of the link {link}: use that")]
+    AlternativeName {
+        /// The name.
+        name: String,
+        /// The link's own name.
+        link: String,
+    },
     /// A link that should be there.
     #[error("link {name} is missing {place}")]
     LinkMissing {
@@ -137,6 +145,7 @@ impl Error {
             Self::Exists { .. }
             | Self::Kind { .. }
             | Self::OtherAddress { .. }
+            | Self::AlternativeName { .. }
             | Self::Sysctl(SysctlError::Redirected { .. }) => Code::Conflict,
             Self::LinkMissing { .. } | Self::Different { .. } => Code::CheckFailed,
             Self::Delegate(failure) => failure.code(),

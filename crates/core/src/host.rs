@@ -200,6 +200,13 @@ impl<'a> Host<'a> {
         self.leaving.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Gives back what [`Host::take_leaving`] has taken, and the caller could not delete.
+    pub(crate) fn leave_again(&mut self, links: Vec<(u32, String)>) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.extend(links);
+        }
+    }
+
     /// Does a work that deletes links, and has them go together. Those that nobody has taken by its end are deleted then.
     pub(crate) fn together<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> (T, Result<(), Error>) {
         self.leaving = Some(Vec::new());

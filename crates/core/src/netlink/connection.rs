@@ -31,6 +31,11 @@ impl Netlink {
         socket.map(Self::of).map_err(|source| NetlinkError::Open { source })
     }
 
+    /// For a listing that may be long ([`Socket::make_room_for_listings`]).
+    pub(super) fn make_room_for_listings(&mut self) {
+        self.socket.make_room_for_listings();
+    }
+
     #[cfg(test)]
     pub(super) fn use_little_room(&mut self) {
         self.socket.use_little_room();

@@ -1,8 +1,7 @@
 //! Links: veth pairs, and what all kinds have in common.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::str::FromStr;
@@ -60,9 +59,9 @@ pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MacAddress(pub [u8; 6]);
 
-fn random<const N: usize>() -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).ok().map(|()| bytes)
+/// Bytes that nobody else has: a keyed hash, whose key the standard library has from `getrandom(2)`, once in a process, and never uses twice.
+fn random() -> [u8; 8] {
+    RandomState::new().hash_one(()).to_ne_bytes()
 }
 
 /// Why a text is no hardware address.
@@ -76,12 +75,8 @@ pub struct MacError {
 impl MacAddress {
     /// A random address, locally administered and not multicast.
     pub fn random() -> Self {
-        // Without randomness (no /dev) the kernel's rule for the address decides; the bit pattern below is valid in any case.
-        let mut bytes = random().unwrap_or_default();
-        if let Some(first) = bytes.first_mut() {
-            *first = (*first & 0xfc) | 0x02;
-        }
-        Self(bytes)
+        let [first, second, third, fourth, fifth, sixth, ..] = random();
+        Self([(first & 0xfc) | 0x02, second, third, fourth, fifth, sixth])
     }
 
     /// The link-local address that an interface has by it (RFC 4291, appendix A).
@@ -226,13 +221,18 @@ pub struct VethPairSpec<'a> {
 }
 
 impl Netlink {
-    /// The link of a name.
+    /// The link of a name. Alternative names (`ip link property`) are none: a link's sysctls go by its own, and so do our registers.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
-        message.content.string(IFLA_IFNAME, name);
-        let found = self.get_link(message, || format!("look up link {name}"))?;
+        let found = self.link_by_any_name(name)?.filter(|link| link.name == name);
         self.remember(name, found.as_ref());
         Ok(found)
+    }
+
+    /// The link that the kernel finds by a name, since 5.5 by alternative names as well.
+    pub fn link_by_any_name(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+        message.content.string(IFLA_IFNAME, name);
+        self.get_link(message, || format!("look up link {name}"))
     }
 
     /// The link of an index.
@@ -273,8 +273,17 @@ impl Netlink {
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
         message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        self.make_room_for_listings();
         let answers = self.dump(&message, || "list links".to_owned())?;
         Ok(answers.iter().filter_map(Link::of).collect())
+    }
+
+    /// The ports of a bridge. The kernel chooses them (before 4.20: we do), so that the listing is one message nearly always, which nothing comes between.
+    pub fn ports(&mut self, bridge: u32) -> Result<Vec<Link>, NetlinkError> {
+        let mut message = Message::link(RTM_GETLINK, LinkHeader::default());
+        message.content.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).u32(IFLA_MASTER, bridge);
+        let answers = self.dump(&message, || format!("list the ports of the bridge with index {bridge}"))?;
+        Ok(answers.iter().filter_map(Link::of).filter(|link| link.master == Some(bridge)).collect())
     }
 
     /// Makes a veth pair with its far end in the container at once: no temporary name, no move, no race. Returns the index of the end in this
@@ -342,7 +351,8 @@ impl Netlink {
         // Numbers that a person has chosen are small. 0 is the group of everybody else, and the kernel refuses to delete it.
         const OURS: u32 = 1 << 30;
         self.seen.retain(|link| !links.iter().any(|(index, _)| *index == link.index));
-        let group = random().map_or(0, |bytes| u32::from_ne_bytes(bytes) >> 2 | OURS);
+        let [first, second, third, fourth, ..] = random();
+        let group = u32::from_ne_bytes([first, second, third, fourth]) >> 2 | OURS;
         for (index, name) in links {
             let mut message =
                 Message::link(RTM_SETLINK, LinkHeader { index: *index, ..LinkHeader::default() });

@@ -87,9 +87,15 @@ impl Socket {
         Ok(Self { inner: socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
     }
 
-    /// Has the kernel keep so many bytes of answers, and takes them in the largest pieces that it makes of a listing, 32 KiB, with room to spare.
-    pub(super) fn enlarge(&mut self, bytes: usize) {
+    /// Takes a listing in the largest pieces that the kernel makes of one, 32 KiB, with room to spare: it is interrupted between pieces, by any change.
+    pub(super) fn make_room_for_listings(&mut self) {
+        self.buffer.clear();
         self.buffer.reserve_exact(64 * 1024);
+    }
+
+    /// Has the kernel keep so many bytes of answers.
+    pub(super) fn enlarge(&mut self, bytes: usize) {
+        self.make_room_for_listings();
         // Larger than rmem_max needs privilege in the initial user namespace; without it, take what is allowed.
         let _ = setsockopt(&self.inner, sockopt::RcvBufForce, &bytes)
             .or_else(|_| setsockopt(&self.inner, sockopt::RcvBuf, &bytes));
@@ -137,8 +143,10 @@ impl Socket {
         let mut deadline = None;
         loop {
             self.buffer.clear();
-            match self.inner.recv(&mut self.buffer, libc::MSG_TRUNC | libc::MSG_DONTWAIT) {
-                Ok(length) if length > self.buffer.len() => {
+            match self.inner.recv_from(&mut self.buffer, libc::MSG_TRUNC | libc::MSG_DONTWAIT) {
+                // Not the kernel's. Who may change a namespace's network may send to any socket in it.
+                Ok((_, sender)) if sender.port_number() != 0 => continue,
+                Ok((length, _)) if length > self.buffer.len() => {
                     self.buffer.reserve(length.next_power_of_two());
                     whole = false;
                     continue;
@@ -256,6 +264,24 @@ mod tests {
             (Some(Errno::EMSGSIZE as i32), "look up link 1")
         );
         // What a failed ADD has made is removed through the same socket.
+        assert_eq!(lookup(&mut socket, 0).unwrap(), RTM_NEWLINK);
+    }
+
+    /// A container with CAP_NET_ADMIN may send to whoever has a socket in its namespace.
+    #[test]
+    fn an_answer_of_somebody_else_is_none() {
+        const RTM_NEWLINK: u16 = 16;
+        let mut socket = Socket::open().unwrap();
+        lookup(&mut socket, 0).unwrap();
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        socket.inner.get_address(&mut address).unwrap();
+        let mut forged = Vec::new();
+        message(&mut forged, NLMSG_ERROR, 0, 2, |into| {
+            into.extend_from_slice(&(-(Errno::ENODEV as i32)).to_ne_bytes());
+            into.extend_from_slice(&[0; HEADER]);
+        });
+        let somebody = netlink_sys::Socket::new(NETLINK_ROUTE).unwrap();
+        somebody.send_to(&forged, &address, 0).unwrap();
         assert_eq!(lookup(&mut socket, 0).unwrap(), RTM_NEWLINK);
     }
 

@@ -318,8 +318,10 @@ impl Socket {
     ) -> Result<Option<Result<(), Gap>>, Error> {
         loop {
             self.buffer.clear();
-            let source = match self.inner.recv(&mut self.buffer, libc::MSG_TRUNC) {
-                Ok(length) if length > self.buffer.len() => {
+            let source = match self.inner.recv_from(&mut self.buffer, libc::MSG_TRUNC) {
+                // Not the kernel's. Who may change a namespace's network may send to any socket in it.
+                Ok((_, sender)) if sender.port_number() != 0 => continue,
+                Ok((length, _)) if length > self.buffer.len() => {
                     self.buffer.reserve(length.next_power_of_two());
                     return Ok(Some(Err(Gap::Truncated)));
                 }

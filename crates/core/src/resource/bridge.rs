@@ -97,8 +97,17 @@ impl Bridge {
             mac: Some(mac),
             vlan_filtering: self.vlan_filtering.then_some(true),
         };
-        host.netlink()?.create_bridge(&self.name, &settings)?;
-        host.need_link(&self.name)
+        let netlink = host.netlink()?;
+        match netlink.create_bridge(&self.name, &settings) {
+            Err(error) if error.is_exists() => match netlink.link_by_any_name(self.name.as_str())? {
+                Some(link) if link.name != self.name.as_str() => {
+                    Err(Error::AlternativeName { name: self.name.to_string(), link: link.name })
+                }
+                _ => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+            Ok(()) => host.need_link(&self.name),
+        }
     }
 
     fn adjust(&self, host: &mut Host<'_>, link: &Link, note: &mut Note<'_, Origin>) -> Result<(), Error> {
@@ -156,7 +165,7 @@ impl Bridge {
             return Ok(netlink.delete_links(&leaving)?);
         };
         let stays = |port: &Link| !leaving.iter().any(|(index, _)| *index == port.index);
-        let has_ports = netlink.links()?.iter().any(|port| port.master == Some(link.index) && stays(port));
+        let has_ports = netlink.ports(link.index)?.iter().any(stays);
         let made_here = match &origin {
             Some(Origin::Found(_)) => false,
             Some(Origin::Made(mac)) => is_shared(&link) || link.mac == mac.to_string(),
@@ -242,7 +251,11 @@ impl Lifecycle for Bridge {
     fn remove(&self, host: &mut Host<'_>) -> Result<(), Error> {
         self.shared().release(&host.user(), |note: Option<Origin>| {
             let leaving = host.take_leaving();
-            self.dispose(host.netlink()?, note, &leaving)
+            let disposed = host.netlink().and_then(|netlink| self.dispose(netlink, note, &leaving));
+            if disposed.is_err() {
+                host.leave_again(leaving);
+            }
+            disposed
         })
     }
 
@@ -364,7 +377,7 @@ impl Lifecycle for BridgePort {
         let up = Some(true);
         let name = self.link.as_str();
         if settings == PortSettings::default() && !has_vlans {
-            // In one request the kernel makes it a port before it brings it up.
+            // In one request the kernel makes it a port before it brings it up; older ones the other way round, which is as good for a pair whose other end is down.
             let change = LinkChange { master: Some(bridge), up, ..LinkChange::default() };
             return Ok(host.netlink()?.change_link(link, name, &change)?);
         }

@@ -96,7 +96,11 @@ impl Plugin for BridgePlugin {
     fn status(&self, request: &Request) -> Result<(), Failure> {
         let config = Config::load(request)?;
         privilege::require()?;
-        let link = Netlink::open()?.link(config.bridge.as_str())?;
+        let link = Netlink::open()?.link_by_any_name(config.bridge.as_str())?;
+        if let Some(link) = link.as_ref().filter(|link| link.name != config.bridge.as_str()) {
+            let error = Error::AlternativeName { name: config.bridge.to_string(), link: link.name.clone() };
+            return Err(Failure::from(error).with_code(Code::NotAvailable));
+        }
         if link.is_some_and(|link| link.kind != "bridge") {
             let message = format!("link {} exists but is not a bridge", config.bridge);
             return Err(Failure::new(Code::NotAvailable, message).hint("choose another bridge name"));

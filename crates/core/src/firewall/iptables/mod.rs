@@ -327,7 +327,7 @@ fn has_strange_ports(entry: &Isolate) -> Result<bool, NetlinkError> {
     let mut netlink = Netlink::open()?;
     let Some(bridge) = netlink.link(entry.bridge.as_str())? else { return Ok(false) };
     let strange = |alias: &str| Owner::tag_in_alias(alias).is_none();
-    Ok(netlink.links()?.iter().any(|link| link.master == Some(bridge.index) && strange(&link.alias)))
+    Ok(netlink.ports(bridge.index)?.iter().any(|link| strange(&link.alias)))
 }
 
 fn plan(

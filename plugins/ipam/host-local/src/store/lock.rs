@@ -38,7 +38,7 @@ pub(super) fn acquire(path: &Path, patience: Duration) -> Result<File> {
 /// `flock` has no timeout of its own, so a thread waits in it. If it gets the lock too late, dropping the file gives it back.
 fn wait(file: File, path: &Path, patience: Duration) -> Result<File> {
     let (sender, receiver) = mpsc::channel::<io::Result<File>>();
-    thread::spawn(move || {
+    let waiting = thread::Builder::new().spawn(move || {
         let locked = loop {
             match file.lock() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -47,6 +47,7 @@ fn wait(file: File, path: &Path, patience: Duration) -> Result<File> {
         };
         sender.send(locked.map(|()| file))
     });
+    waiting.map_err(Error::io("wait in a thread for", path))?;
     match receiver.recv_timeout(patience) {
         Ok(locked) => locked.map_err(Error::io("lock", path)),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

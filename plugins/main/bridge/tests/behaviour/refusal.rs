@@ -47,6 +47,23 @@ fn a_configuration_that_is_not_valid_changes_nothing() {
     }
 }
 
+/// The kernel finds a link by it, but not its sysctls, and one bridge must not have two registers.
+#[test]
+fn an_alternative_name_of_a_bridge_is_no_name_for_it() {
+    let host = Host::new();
+    let container = host.container("c1");
+    ip(host.netns(), "link add real type bridge");
+    ip(host.netns(), "link property add dev real altname cni0");
+    assert_refused(
+        &container,
+        json!({ "isGateway": true, "ipam": v4() }),
+        103,
+        "cni0 is an alternative name of the link real: use that",
+    );
+    let failed = failure(net(json!({})).status());
+    assert_eq!(failed.code(), 50, "{}", failed.text());
+}
+
 #[test]
 fn a_name_that_another_kind_of_link_has_is_not_taken() {
     let host = Host::new();

@@ -1,10 +1,12 @@
 //! DEL: whatever has happened meanwhile, nothing is left, and nothing of anybody else's is touched.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use testkit::{Chain, Container, Host, Snapshot, set_sysctl, sysctl};
+use testkit::{
+    Chain, Container, Host, Runtime, Snapshot, failing, may_trace, plugin_dir, set_sysctl, skip, sysctl,
+};
 
 use crate::support::*;
 
@@ -37,6 +39,45 @@ fn del_can_be_repeated() {
         chain.del(&eth0(&container)).unwrap();
         assert_eq!(links(&container), ["lo"]);
     }
+    drop(container);
+    before.assert_same(&state());
+}
+
+/// Nobody else may be given it before.
+#[test]
+fn an_address_is_leased_as_long_as_the_container_has_it() {
+    if !may_trace() {
+        skip!("ptrace(2) is not permitted here");
+    }
+    let (_host, before, container, chain) = attached();
+    chain.del(&eth0(&container)).unwrap();
+    let (mut failed, mut kept) = (0, 0);
+    for answer in 1..40 {
+        chain.add(&eth0(&container)).unwrap();
+        let injected = format!("inject=recvfrom:error=ENOBUFS:when={answer}");
+        failing("bridge", &["-e", &injected]);
+        let directories = [PathBuf::from("/run/failing"), plugin_dir()];
+        if Runtime::with_directories(directories)
+            .chain(&list_of("1.1.0", "net", everything()))
+            .del(&eth0(&container))
+            .is_err()
+        {
+            failed += 1;
+            let leases = Path::new("/var/lib/cni/networks/net");
+            let leased = leases
+                .read_dir()
+                .unwrap()
+                .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("10."));
+            if links(&container).iter().any(|link| link == "eth0") {
+                assert!(leased, "answer {answer}: the link is there, and the lease is not");
+                kept += 1;
+            }
+        }
+        fs::remove_dir_all("/run/failing").unwrap();
+        chain.del(&eth0(&container)).unwrap();
+        assert_eq!(links(&container), ["lo"], "answer {answer}");
+    }
+    assert!(failed > 3 && kept > 0, "{failed} failed, {kept} of them with the link in place");
     drop(container);
     before.assert_same(&state());
 }
