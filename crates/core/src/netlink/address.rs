@@ -53,7 +53,7 @@ impl Netlink {
     /// The addresses of all links of the namespace.
     pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
         let message = Message::address(RTM_GETADDR, AddressHeader::default());
-        let answers = self.dump(&message, || "list addresses".to_owned())?;
+        let answers = self.dump(&message, || "list the addresses of all links".to_owned())?;
         Ok(by_link(&answers).map(|(_, address)| address.cidr.address()).collect())
     }
 
@@ -61,7 +61,9 @@ impl Netlink {
     pub fn addresses_by_link(&mut self, ipv4: bool) -> Result<Vec<(u32, InterfaceAddress)>, NetlinkError> {
         let header = AddressHeader { family: family(ipv4), ..AddressHeader::default() };
         let request = Message::address(RTM_GETADDR, header);
-        let answers = self.dump_loosely(&request, || "list addresses".to_owned())?;
+        let answers = self.dump_loosely(&request, || {
+            format!("list the {} addresses of all links", if ipv4 { "IPv4" } else { "IPv6" })
+        })?;
         Ok(by_link(&answers).collect())
     }
 

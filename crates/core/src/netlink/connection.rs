@@ -86,7 +86,7 @@ impl Netlink {
         operation: impl Fn() -> String,
     ) -> Result<Vec<Message>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
-            let answer = self.exchange(message, NLM_F_DUMP, &operation)?;
+            let answer = self.listing(message, &operation)?;
             if !answer.interrupted {
                 return Ok(answer.messages);
             }
@@ -103,13 +103,26 @@ impl Netlink {
     ) -> Result<Vec<Message>, NetlinkError> {
         let mut last = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
-            let answer = self.exchange(message, NLM_F_DUMP, &operation)?;
+            let answer = self.listing(message, &operation)?;
             last = answer.messages;
             if !answer.interrupted {
                 break;
             }
         }
         Ok(last)
+    }
+
+    /// One listing. Where the answer to an earlier one could not be read, the kernel is still at that one; it goes on while its rest is read here.
+    fn listing(&mut self, message: &Message, operation: &dyn Fn() -> String) -> Result<Answer, NetlinkError> {
+        let mut attempts = 1;
+        loop {
+            match self.exchange(message, NLM_F_DUMP, operation) {
+                Err(error) if error.errno() == Some(Errno::EBUSY) && attempts < DUMP_ATTEMPTS => {
+                    attempts += 1
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Asks, and once more where the answer is larger than there was room for. A change is not made twice: what there is to its answer is small.
@@ -176,4 +189,40 @@ struct Answer {
     whole: bool,
     interrupted: bool,
     refusal: Option<KernelError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{LinkHeader, RTM_GETLINK};
+    use super::*;
+
+    /// As after an error of the socket's: the kernel is busy with the earlier one.
+    #[test]
+    fn a_listing_after_one_whose_answer_was_not_read() {
+        let host = testkit::Host::new();
+        for number in 0..60 {
+            testkit::tool(
+                "ip",
+                &[
+                    "link",
+                    "add",
+                    &format!("v{number}"),
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    &format!("p{number}"),
+                ],
+            );
+        }
+        let mut netlink = Netlink::open().unwrap();
+        let (sequence, mut bytes) = (netlink.socket.next_sequence(), Vec::new());
+        let listing = Message::link(RTM_GETLINK, LinkHeader::default());
+        encode(&mut bytes, listing.kind, NLM_F_DUMP, sequence, |into| {
+            into.extend_from_slice(listing.content.as_bytes())
+        });
+        netlink.socket.send(&bytes, &|| "list links".to_owned()).unwrap();
+        assert_eq!(netlink.links().unwrap().len(), 121);
+        drop(host);
+    }
 }

@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(lookup(&mut socket, 0).unwrap(), RTM_NEWLINK);
     }
 
-    /// A container with CAP_NET_ADMIN may send to whoever has a socket in its namespace.
+    /// A container with `CAP_NET_ADMIN` may send to whoever has a socket in its namespace.
     #[test]
     fn an_answer_of_somebody_else_is_none() {
         const RTM_NEWLINK: u16 = 16;

@@ -453,7 +453,12 @@ fn an_answer_of_any_size_is_read() {
     let mut netlink = Netlink::open().unwrap();
     netlink.use_little_room();
     assert_eq!(netlink.link("lo").unwrap().unwrap().index, 1);
-    netlink.use_little_room();
     assert_eq!(netlink.links().unwrap().len(), 81);
+    let lo = netlink.link("lo").unwrap().unwrap().index;
+    for number in 1..60_u8 {
+        testkit::tool("ip", &["address", "add", &format!("127.1.1.{number}/32"), "dev", "lo"]);
+    }
+    netlink.use_little_room();
+    assert_eq!(netlink.addresses(lo).unwrap().iter().filter(|found| found.cidr.is_ipv4()).count(), 60);
     drop(host);
 }

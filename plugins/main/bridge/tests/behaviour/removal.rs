@@ -63,8 +63,8 @@ fn an_address_is_leased_as_long_as_the_container_has_it() {
             .is_err()
         {
             failed += 1;
-            let leases = Path::new("/var/lib/cni/networks/net");
-            let leased = leases
+            let store = Path::new("/var/lib/cni/networks/net");
+            let leased = store
                 .read_dir()
                 .unwrap()
                 .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("10."));
