@@ -219,7 +219,7 @@ mod tests {
         let (sequence, mut bytes) = (netlink.socket.next_sequence(), Vec::new());
         let listing = Message::link(RTM_GETLINK, LinkHeader::default());
         encode(&mut bytes, listing.kind, NLM_F_DUMP, sequence, |into| {
-            into.extend_from_slice(listing.content.as_bytes())
+            into.extend_from_slice(listing.content.as_bytes());
         });
         netlink.socket.send(&bytes, &|| "list links".to_owned()).unwrap();
         assert_eq!(netlink.links().unwrap().len(), 121);
