@@ -118,7 +118,7 @@ impl Netlink {
         loop {
             match self.exchange(message, NLM_F_DUMP, operation) {
                 Err(error) if error.errno() == Some(Errno::EBUSY) && attempts < DUMP_ATTEMPTS => {
-                    attempts += 1
+                    attempts += 1;
                 }
                 other => return other,
             }
