@@ -12,8 +12,7 @@ const NAMES: [&str; 8] = ["eth0", "lo", "cni-net0", "vx-net", "c1", "c2", "host-
 const BEGINNINGS: [&str; 7] = ["ferrule", "veth", "CNI-", "net.", "net/", "iptables-", "ip6tables-"];
 
 /// What has no name of its own.
-const PHRASES: [&str; 6] =
-    ["netlink socket", "all links", "ruleset", "standard input", "standard output", "chain '"];
+const PHRASES: [&str; 5] = ["netlink socket", "ruleset", "standard input", "standard output", "chain '"];
 
 /// The kernel's words that look like a path.
 const NO_PATHS: [&str; 1] = ["Input/output error"];

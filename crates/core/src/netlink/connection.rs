@@ -194,27 +194,14 @@ struct Answer {
 #[cfg(test)]
 mod tests {
     use super::super::message::{LinkHeader, RTM_GETLINK};
+    use super::super::tests::pairs;
     use super::*;
 
     /// As after an error of the socket's: the kernel is busy with the earlier one.
     #[test]
     fn a_listing_after_one_whose_answer_was_not_read() {
         let host = testkit::Host::new();
-        for number in 0..60 {
-            testkit::tool(
-                "ip",
-                &[
-                    "link",
-                    "add",
-                    &format!("v{number}"),
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    &format!("p{number}"),
-                ],
-            );
-        }
+        pairs(60);
         let mut netlink = Netlink::open().unwrap();
         let (sequence, mut bytes) = (netlink.socket.next_sequence(), Vec::new());
         let listing = Message::link(RTM_GETLINK, LinkHeader::default());

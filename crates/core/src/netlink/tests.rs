@@ -441,15 +441,20 @@ fn sysctls_of_a_link_are_those_of_proc() {
     drop(host);
 }
 
-#[test]
-fn an_answer_of_any_size_is_read() {
-    let host = testkit::Host::new();
-    for number in 0..40 {
+/// So many pairs of links.
+pub(super) fn pairs(count: usize) {
+    for number in 0..count {
         testkit::tool(
             "ip",
             &["link", "add", &format!("v{number}"), "type", "veth", "peer", "name", &format!("p{number}")],
         );
     }
+}
+
+#[test]
+fn an_answer_of_any_size_is_read() {
+    let host = testkit::Host::new();
+    pairs(40);
     let mut netlink = Netlink::open().unwrap();
     netlink.use_little_room();
     assert_eq!(netlink.link("lo").unwrap().unwrap().index, 1);
