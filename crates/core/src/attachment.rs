@@ -433,10 +433,8 @@ pub(crate) fn siblings<R: Resources>(host: &Host<'_>) -> Vec<R> {
 /// link. The first wait goes by during the second; and where the last port of a bridge goes, and the bridge with it, there is one such wait for both. And
 /// an address may be given to somebody else as soon as its lease is gone, so nothing may use it any more.
 fn remove(host: &mut Host<'_>, netns: Option<NetnsId>, resources: &[&dyn Lifecycle]) -> Vec<Failure> {
-    if !resources.iter().any(|resource| matches!(resource.role(), Role::Port)) {
-        // The plugin that made the attachment's link comes after this one, and would wait for the wait.
-        nfnetlink::leave();
-    }
+    // The deletion of a link, by the plugin that comes after this one or for the next container, would wait for the wait.
+    nfnetlink::leave();
     let work = |host: &mut Host<'_>| {
         let (mut objects, mut entries, mut leases) = (Vec::new(), Vec::new(), Vec::new());
         for resource in resources.iter().rev() {

@@ -41,6 +41,8 @@ pub(super) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 /// Below a family in `IFLA_AF_SPEC`: sysctls, of IPv4 as attributes by number, counted from 1; of IPv6 as an array, from 0 (`linux/ip.h`, `linux/ipv6.h`).
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const DEVCONF_ACCEPT_RA: usize = 3;
 
@@ -203,6 +205,9 @@ pub struct LinkChange {
     pub tx_queue_len: Option<u32>,
     /// The sysctl `net/ipv4/conf/NAME/arp_notify`.
     pub arp_notify: Option<u32>,
+    /// No link-local IPv6 address for it (`addrgenmode none` in `ip-link(8)`). Where a link has no IPv6 at all, below its least MTU for
+    /// instance, the kernel refuses this with `EAFNOSUPPORT`.
+    pub no_link_local: bool,
 }
 
 /// A veth pair to be made, one end here, the other in a container.
@@ -447,16 +452,25 @@ impl LinkChange {
         if let Some(length) = self.tx_queue_len {
             message.content.u32(IFLA_TXQLEN, length);
         }
+        if self.arp_notify.is_some() || self.no_link_local {
+            message.content.nest_unmarked(IFLA_AF_SPEC, |families| self.write_families(families));
+        }
+        message
+    }
+
+    fn write_families(&self, families: &mut Attributes) {
         if let Some(value) = self.arp_notify {
-            message.content.nest(IFLA_AF_SPEC, |families| {
-                families.nest(u16::from(AF_INET), |inet| {
-                    inet.nest(IFLA_INET_CONF, |conf| {
-                        conf.u32(IPV4_DEVCONF_ARP_NOTIFY, value);
-                    });
+            families.nest_unmarked(u16::from(AF_INET), |inet| {
+                inet.nest_unmarked(IFLA_INET_CONF, |conf| {
+                    conf.u32(IPV4_DEVCONF_ARP_NOTIFY, value);
                 });
             });
         }
-        message
+        if self.no_link_local {
+            families.nest_unmarked(u16::from(AF_INET6), |inet6| {
+                inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+            });
+        }
     }
 }
 
@@ -476,6 +490,7 @@ impl fmt::Display for LinkChange {
         words.extend(self.all_multicast.map(|on| format!("allmulticast {}", if on { "on" } else { "off" })));
         words.extend(self.tx_queue_len.map(|length| format!("txqueuelen {length}")));
         words.extend(self.arp_notify.map(|value| format!("arp_notify {value}")));
+        words.extend(self.no_link_local.then(|| "addrgenmode none".to_owned()));
         f.write_str(&words.join(", "))
     }
 }

@@ -7,9 +7,9 @@ use cni::{Cidr, LinkName};
 use netlink_packet_core::{Emitable, NetlinkSerializable};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-    InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, State,
+    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgeVlanInfo, BridgeVlanInfoFlags, In6AddrGenMode, InfoBridge,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -124,6 +124,7 @@ fn changes_of_links_are_those_of_the_crate() {
         alias: Some(String::new()),
         tx_queue_len: Some(5),
         arp_notify: None, // the crate reads it, and does not write it
+        no_link_local: true,
     };
     let mut theirs = link_message(
         7,
@@ -133,6 +134,9 @@ fn changes_of_links_are_those_of_the_crate() {
             LinkAttribute::Address(MAC.0.to_vec()),
             LinkAttribute::IfAlias(String::new()),
             LinkAttribute::TxQueueLen(5),
+            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+                In6AddrGenMode::None,
+            )])]),
         ],
     );
     theirs.header.change_mask = LinkFlags::Up | LinkFlags::Promisc | LinkFlags::Allmulti;

@@ -10,7 +10,8 @@
 //! Linux 6.9 it does so by itself, after we have gone on; before that, closing waits as it always did.
 //!
 //! The collector starts when any Unix socket of the host is closed. While it waits in our stead, it holds the mutex of `nf_tables`, which the deletion
-//! of a link needs (`nf_tables_netdev_event`). So a plugin whose successor in a DEL deletes a link has it start later: [`leave`].
+//! of a link needs (`nf_tables_netdev_event`): the one of the attachment's own link, or of the next container's. So a DEL closes no Unix socket and has it
+//! start later: [`leave`].
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,8 +22,8 @@ use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockTy
 /// Whether closing is left to others.
 static LEFT: AtomicBool = AtomicBool::new(false);
 
-/// Leaves the netfilter sockets that this process closes from here on to whoever closes a Unix socket next: at the latest, a plugin that has
-/// deleted its link or made something, when it closes its own.
+/// Leaves the netfilter sockets that this process closes from here on to whoever closes a Unix socket next: on most hosts some program in a moment, at
+/// the latest a plugin that has made something, when it closes its own. By then there is mostly nothing to wait for.
 pub(crate) fn leave() {
     LEFT.store(true, Ordering::Relaxed);
 }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use cni::LinkName;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Lifecycle, Role, same};
@@ -13,8 +14,9 @@ use crate::netlink::{LinkChange, MacAddress, Netlink, NetlinkError, VethPairSpec
 use crate::owner::Owner;
 use crate::sysctl::Key;
 
-/// A veth pair. The host's end carries the owner in its alias and refuses router advertisements before it is ever up (CVE-2020-10749).
-/// Both ends are made down.
+/// A veth pair whose host's end is to be a port of a bridge. That end carries the owner in its alias, and before it is ever up it refuses
+/// router advertisements (CVE-2020-10749) and has no link-local address: a port's own is of use to nobody, and on a host that forwards IPv6 such
+/// an address comes with the anycast address of routers, for which a deletion waits for one more grace period. Both ends are made down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VethPair {
@@ -86,11 +88,15 @@ impl Lifecycle for VethPair {
             Err(error) if error.is_exists() => return Err(self.taken(host)?),
             other => other?,
         };
-        host.netlink()?.change_link(
-            index.ok_or_else(|| Error::missing_link(&self.host, "on the host"))?,
-            self.host.as_str(),
-            &LinkChange { alias: Some(alias), ..LinkChange::default() },
-        )?;
+        let index = index.ok_or_else(|| Error::missing_link(&self.host, "on the host"))?;
+        let mut change = LinkChange { alias: Some(alias), no_link_local: true, ..LinkChange::default() };
+        let mut changed = host.netlink()?.change_link(index, self.host.as_str(), &change);
+        if changed.as_ref().is_err_and(|error| error.errno() == Some(Errno::EAFNOSUPPORT)) {
+            // A link without IPv6 gets no such address either.
+            change.no_link_local = false;
+            changed = host.netlink()?.change_link(index, self.host.as_str(), &change);
+        }
+        changed?;
         Key::of_interface("ipv6", &self.host, "accept_ra").put_if_present("0")?;
         Ok(())
     }

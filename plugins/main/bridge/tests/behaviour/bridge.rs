@@ -1,5 +1,7 @@
 //! The bridge itself: made, taken over, given back; and the gateway's addresses on it.
 
+use std::fs;
+
 use serde_json::json;
 use testkit::{Host, Netns, eventually, ping, set_sysctl, sysctl};
 
@@ -268,4 +270,38 @@ fn a_bridge_made_here_takes_no_routers_word() {
     assert_eq!(sysctl("net/ipv6/conf/cni0/accept_ra"), "0");
     assert_eq!(sysctl(&format!("net/ipv6/conf/{port}/accept_ra")), "0");
     assert_eq!(container.enter(|| sysctl("net/ipv6/conf/eth0/accept_ra")), "0");
+}
+
+/// The bridge has one, and the container; what is between them needs none.
+#[test]
+fn a_port_has_no_address_of_its_own() {
+    let host = Host::new();
+    let container = host.container("c1");
+    let chain = net(json!({ "isGateway": true, "ipam": dual() }));
+    let addresses = |link: &str| {
+        let lines = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        lines.lines().filter(|line| line.split_whitespace().last() == Some(link)).count()
+    };
+    chain.add(&eth0(&container)).unwrap();
+    let port = host_end_name(host.netns(), &container, "eth0");
+    // The gateway's and a link-local one, which comes when the bridge has a port that works.
+    eventually("the bridge's addresses", || (addresses("cni0") == 2).then_some(()));
+    assert_eq!(container.enter(|| addresses("eth0")), 2);
+    assert_eq!(addresses(&port), 0);
+    chain.check(&eth0(&container)).unwrap();
+    chain.del(&eth0(&container)).unwrap();
+}
+
+/// 1280 bytes are the least that IPv6 works with (RFC 8200, section 5), so the kernel has none there.
+#[test]
+fn a_link_too_narrow_for_ipv6_is_no_obstacle() {
+    let host = Host::new();
+    let before = state();
+    let container = host.container("c1");
+    let chain = net(json!({ "mtu": 1200, "ipam": v4() }));
+    chain.add(&eth0(&container)).unwrap();
+    chain.check(&eth0(&container)).unwrap();
+    chain.del(&eth0(&container)).unwrap();
+    drop(container);
+    before.assert_same(&state());
 }
