@@ -109,6 +109,7 @@ fn described(interface: &str) -> Vec<String> {
     routes.sort();
     let keys = ["flags", "mtu", "operstate", "linkmode", "group", "txqlen", "link_type", "num_tx_queues"];
     let mut all: Vec<String> = keys.iter().map(|key| format!("{key} {}", link[0][*key])).collect();
+    all.push(format!("addrgenmode {}", link[0]["inet6_addr_gen_mode"]));
     all.push(format!("kind {}", link[0]["linkinfo"]["info_kind"]));
     all.push(format!("port of a {}", link[0]["linkinfo"]["info_slave_kind"]));
     all.push(format!("alias {}", link[0]["ifalias"].is_string()));

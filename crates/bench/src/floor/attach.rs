@@ -21,6 +21,9 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_INET_CONF: u16 = 1;
 const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const IFA_ADDRESS: u16 = 1;
@@ -165,6 +168,11 @@ fn add_veth(request: &Request, bridge: u32, netns: &File) -> io::Result<()> {
         message.bytes(&[0; 16]);
         message.text(IFLA_IFNAME, &request.link());
         message.text(IFLA_IFALIAS, &format!("the floor's attachment {:04x}", request.number));
+        message.nested(IFLA_AF_SPEC, |families| {
+            families.nested(AF_INET6, |inet6| {
+                inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+            });
+        });
     });
     batch.transact(SockProtocol::NetlinkRoute)?;
     set(6, &request.link(), "accept_ra", "0")

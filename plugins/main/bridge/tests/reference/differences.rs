@@ -53,6 +53,12 @@ pub const DIFFERENCES: &[Difference] = &[
     ),
     difference(Bridge, "host addresses", "fd00:10::1", "usable at once, without duplicate address detection"),
     difference(All, "host links: ours", ".ifalias = \"ferrule", "what is ours bears the name of its owner"),
+    difference(
+        All,
+        "host links",
+        "veth*.inet6_addr_gen_mode",
+        "nobody reaches a port's own link-local address, and where IPv6 is forwarded a DEL waits for its end",
+    ),
     difference(All, "host links: ours", ".txqlen = 1000", "the kernel's default, instead of 0"),
     difference(All, "host files: ours", "/run/ferrule/", "records and registers of ours"),
     difference(
