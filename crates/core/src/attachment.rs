@@ -202,6 +202,7 @@ fn begin(
 
 /// Removes what an ADD has made that failed.
 fn undo(host: &mut Host<'_>, log: LockedFile, made: &[&dyn Lifecycle], failure: Failure) -> Failure {
+    nfnetlink::leave();
     let mut leftovers = remove(host, host.netns_id(), made);
     if leftovers.is_empty() {
         leftovers.extend(log.remove().err().map(Failure::from));
@@ -217,6 +218,8 @@ pub fn del<R: Resources>(
     host: &mut Host<'_>,
     unrecorded: impl FnOnce(&mut Host<'_>) -> Vec<Failure>,
 ) -> Result<(), Failure> {
+    // The deletion of a link, by the plugin that comes after this one or for the next container, would wait for the wait.
+    nfnetlink::leave();
     let path = path(host.owner(), host.plugin());
     let Some(mut log) = LockedFile::open(&path)? else {
         let mut failures = unrecorded(host);
@@ -313,6 +316,7 @@ pub fn check_listed<R: Resources>(
 /// GC: removes every attachment of a network and a plugin that is not listed, past errors: those with a record, and those that only a
 /// register of shared objects remembers. Makes sure of the firewall entries of those that are listed: somebody may have emptied the firewall.
 pub fn gc<R: Resources>(request: &Request, collection: &Collection<'_>) -> Vec<Failure> {
+    nfnetlink::leave();
     let mut failures = Vec::new();
     let (network, plugin) = (collection.network(), collection.plugin());
     match recorded(network, plugin) {
@@ -433,8 +437,6 @@ pub(crate) fn siblings<R: Resources>(host: &Host<'_>) -> Vec<R> {
 /// link. The first wait goes by during the second; and where the last port of a bridge goes, and the bridge with it, there is one such wait for both. And
 /// an address may be given to somebody else as soon as its lease is gone, so nothing may use it any more.
 fn remove(host: &mut Host<'_>, netns: Option<NetnsId>, resources: &[&dyn Lifecycle]) -> Vec<Failure> {
-    // The deletion of a link, by the plugin that comes after this one or for the next container, would wait for the wait.
-    nfnetlink::leave();
     let work = |host: &mut Host<'_>| {
         let (mut objects, mut entries, mut leases) = (Vec::new(), Vec::new(), Vec::new());
         for resource in resources.iter().rev() {

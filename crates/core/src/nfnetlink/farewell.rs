@@ -10,8 +10,8 @@
 //! Linux 6.9 it does so by itself, after we have gone on; before that, closing waits as it always did.
 //!
 //! The collector starts when any Unix socket of the host is closed. While it waits in our stead, it holds the mutex of `nf_tables`, which the deletion
-//! of a link needs (`nf_tables_netdev_event`): the one of the attachment's own link, or of the next container's. So a DEL closes no Unix socket and has it
-//! start later: [`leave`].
+//! of a link needs (`nf_tables_netdev_event`): the one of the attachment's own link, or of the next container's. So DEL and GC close
+//! none of these Unix sockets and have it start later: [`leave`].
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
