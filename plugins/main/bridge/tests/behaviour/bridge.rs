@@ -1,7 +1,5 @@
 //! The bridge itself: made, taken over, given back; and the gateway's addresses on it.
 
-use std::fs;
-
 use serde_json::json;
 use testkit::{Host, Netns, eventually, ping, set_sysctl, sysctl};
 
@@ -278,16 +276,13 @@ fn a_port_has_no_address_of_its_own() {
     let host = Host::new();
     let container = host.container("c1");
     let chain = net(json!({ "isGateway": true, "ipam": dual() }));
-    let addresses = |link: &str| {
-        let lines = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
-        lines.lines().filter(|line| line.split_whitespace().last() == Some(link)).count()
-    };
+    let count = |netns, link: &str| addresses(netns, link, true).len();
     chain.add(&eth0(&container)).unwrap();
     let port = host_end_name(host.netns(), &container, "eth0");
-    // The gateway's and a link-local one, which comes when the bridge has a port that works.
-    eventually("the bridge's addresses", || (addresses("cni0") == 2).then_some(()));
-    assert_eq!(container.enter(|| addresses("eth0")), 2);
-    assert_eq!(addresses(&port), 0);
+    // The gateway's two and a link-local one, which comes when the bridge has a port that works.
+    eventually("the bridge's addresses", || (count(host.netns(), "cni0") == 3).then_some(()));
+    assert_eq!(count(&container, "eth0"), 3);
+    assert_eq!(count(host.netns(), &port), 0);
     chain.check(&eth0(&container)).unwrap();
     chain.del(&eth0(&container)).unwrap();
 }
